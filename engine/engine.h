@@ -1,0 +1,163 @@
+// Start here: the engine as a program embeds it. No gRPC, no protobuf.
+//
+//   auto engine = Engine::Create(options);
+//   engine->Load(entry);                                   // entry from ScanRepository()
+//   auto ticket = engine->Submit(request, [](const Response& response) { ... });
+//   ticket.Cancel();                                       // optional
+//
+// One request is one walk: Submit -> (front thread) tokenize, plan the budget -> Scheduler ->
+// Model::Forward -> callback.
+//
+// Thread safety: all methods may be called from any thread.
+#ifndef DIMMER_ENGINE_ENGINE_H_
+#define DIMMER_ENGINE_ENGINE_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/budget/budget.h"
+#include "engine/models/model.h"
+#include "engine/package/repository.h"
+#include "engine/scheduler/scheduler.h"
+#include "engine/text/tokenizer.h"
+
+namespace dimmer {
+
+struct EngineOptions {
+  uint32_t threads = 0;  // compute threads in all; 0: one per core
+  uint32_t workers = 0;  // batches at the same time; 0: threads / 4, at least 1
+  uint32_t max_queue_size = 1024;
+  std::string state_dir;  // where SetTau is kept; "" keeps nothing
+};
+
+// One call. Either `texts` (with `text_pairs`, empty or of the same length) or `token_ids`.
+struct Request {
+  std::string model;
+  std::string version;  // "" is the one served
+  Task task = Task::kClassification;
+  std::vector<std::string> texts;
+  std::vector<std::string> text_pairs;
+  std::vector<std::vector<int32_t>> token_ids;  // ready ids with special tokens
+  Budget budget;
+  bool truncate = false;
+  std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
+};
+
+struct Result {
+  std::vector<float> logits;     // classification, [classes]
+  std::vector<float> scores;     // classification, [classes]: softmax, or sigmoid if multi_label
+  std::vector<float> embedding;  // embedding, [d]
+  Usage usage;
+};
+
+struct Response {
+  absl::Status status;          // not OK: no results
+  std::string model, version;   // as served; set where the model was found
+  std::vector<Result> results;  // one per text, in order
+  Usage usage;                  // their sum
+};
+
+// How tau stands for one model.
+struct TauState {
+  TauSettings settings;
+  std::optional<std::chrono::system_clock::time_point> expires;  // then back to `base`
+};
+
+// A change to it; unset fields stay.
+struct TauChange {
+  std::optional<double> default_tau, min_tau, max_tau;
+  struct LayerTau {
+    uint32_t layer = 0;
+    Module module = Module::kFfn;
+    double tau = 0;
+  };
+  std::vector<LayerTau> layers;     // replaces these; others stay
+  uint64_t if_revision = 0;         // 0: whatever it is
+  std::chrono::nanoseconds ttl{0};  // 0: for good
+  bool dry_run = false;
+};
+
+struct TauPrediction {  // at settings.default_tau, from the calibration; absent for plain
+                        // checkpoints
+  double flop_fraction = 1;
+  double quality = 0, quality_low = 0, quality_high = 0;
+  std::string metric;
+};
+
+struct TauAnswer {
+  TauState state;  // in force (dry_run: as it would be)
+  std::optional<TauPrediction> predicted;
+};
+
+struct ModelStatus {
+  std::string name, version;
+  bool ready = false;
+  absl::Status status;  // why not ready
+  double load_seconds = 0;
+  std::shared_ptr<const ServedModel> served;  // null unless ready
+};
+
+class Engine {
+ public:
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(EngineOptions options,
+                                                        SchedulerObserver* observer);
+  ~Engine();
+
+  // Opens, checks and packs; the old version serves on until the new one is ready. A failure is
+  // returned and remembered in Models(); nothing else is disturbed.
+  absl::Status Load(const RepositoryEntry& entry);
+
+  std::vector<ModelStatus> Models() const;
+  // NotFound "Request for unknown model: ..."; Unavailable if it failed to load. `version` "" is
+  // any.
+  absl::StatusOr<std::shared_ptr<const ServedModel>> Find(const std::string& model,
+                                                          const std::string& version) const;
+
+  class Ticket {
+   public:
+    Ticket() = default;
+    void Cancel();  // idempotent; the callback still runs, once, with Cancelled or the result
+
+   private:
+    friend class Engine;
+    struct State;
+    explicit Ticket(std::shared_ptr<State> state) : state_(std::move(state)) {}
+    std::shared_ptr<State> state_;
+  };
+  // `done` runs exactly once, on an engine thread, for refusals too; it must not block.
+  Ticket Submit(Request request, std::function<void(Response)> done);
+
+  // Tokenizes on the calling thread.
+  struct Tokens {
+    std::vector<int32_t> ids;
+    std::vector<std::string> tokens;
+  };
+  absl::StatusOr<std::vector<Tokens>> Tokenize(const std::string& model,
+                                               const std::vector<std::string>& texts,
+                                               bool add_special_tokens) const;
+
+  // NotFound; InvalidArgument (field named; min > max); Aborted with both revisions if if_revision
+  // is another one; what the state file's write returns (then nothing is changed).
+  absl::StatusOr<TauAnswer> SetTau(const std::string& model, const TauChange& change);
+  absl::StatusOr<TauAnswer> GetTau(const std::string& model) const;
+
+  Scheduler::Load load(const std::string& model) const;
+  // Refuses new calls with Unavailable and waits for the others. True if all were answered.
+  bool Drain(std::chrono::steady_clock::time_point deadline);
+
+ private:
+  class Impl;
+  explicit Engine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace dimmer
+
+#endif  // DIMMER_ENGINE_ENGINE_H_

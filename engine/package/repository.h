@@ -1,0 +1,38 @@
+// A model repository on disk: <root>/<model>/config.yaml (optional) and <root>/<model>/<version>/.
+#ifndef DIMMER_ENGINE_PACKAGE_REPOSITORY_H_
+#define DIMMER_ENGINE_PACKAGE_REPOSITORY_H_
+
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace dimmer {
+
+// <model>/config.yaml: how one model is served. Unknown keys are errors with file and line.
+struct ServingConfig {
+  std::optional<double> default_tau;  // default: the package's
+  std::optional<double> min_tau;
+  std::optional<double> max_tau;
+  uint32_t max_batch_tokens = 4096;
+  uint32_t max_batch_size = 64;
+  uint32_t max_sequence_tokens = 0;  // 0: the model's maximum
+};
+
+struct RepositoryEntry {
+  std::string model;
+  std::string version;  // a positive number; only the highest is listed
+  std::string directory;
+  ServingConfig serving;
+  // Not OK if this entry can't be served (bad config.yaml, no version); the others still are.
+  absl::Status status;
+};
+
+// NotFound if `root` is not a readable directory. Hidden entries are skipped.
+absl::StatusOr<std::vector<RepositoryEntry>> ScanRepository(const std::string& root);
+
+}  // namespace dimmer
+
+#endif  // DIMMER_ENGINE_PACKAGE_REPOSITORY_H_

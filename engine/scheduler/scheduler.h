@@ -1,0 +1,97 @@
+// Bounded queue -> batches -> Model::Forward, on worker threads of its own.
+//
+// Batching: a free worker takes the oldest call's sequences and fills the batch with others of the
+// same model, whatever their budgets, up to the model's limits. Nothing waits for a batch to fill.
+// Sequences join and leave between steps.
+//
+// Thread safety: all methods may be called from any thread. Callbacks run on a worker thread and
+// must not block.
+#ifndef DIMMER_ENGINE_SCHEDULER_SCHEDULER_H_
+#define DIMMER_ENGINE_SCHEDULER_SCHEDULER_H_
+
+#include <absl/status/status.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/models/model.h"
+
+namespace dimmer {
+
+struct BatchLimits {
+  uint32_t max_batch_tokens = 4096;
+  uint32_t max_batch_size = 64;
+};
+
+// What a worker learned from one step; for metrics. Called on the worker's thread.
+class SchedulerObserver {
+ public:
+  virtual ~SchedulerObserver() = default;
+  virtual void OnStep(const std::string& model, const std::string& version, const StepStats& stats,
+                      std::chrono::nanoseconds compute) = 0;
+};
+
+// A model as it is served. Immutable; kept alive by the calls that use it.
+struct ServedModel {
+  std::string name;
+  std::string version;
+  std::shared_ptr<const Model> model;
+  BatchLimits limits;
+};
+
+// All sequences of one call: admitted, refused and answered together.
+struct Call {
+  std::shared_ptr<const ServedModel> model;
+  std::vector<Sequence> sequences;
+  std::atomic<bool> cancelled = false;  // Sequence::cancelled points here
+  std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
+  std::chrono::steady_clock::time_point enqueued;
+  // Called exactly once. Each sequence has its own status, and its usage with times.
+  std::function<void(Call& call)> done;
+};
+
+struct SchedulerOptions {
+  uint32_t workers = 1;             // batches computed at the same time
+  uint32_t threads_per_worker = 1;  // threads inside one batch
+  uint32_t max_queue_size = 1024;   // sequences waiting, all models together
+};
+
+class Scheduler {
+ public:
+  Scheduler(SchedulerOptions options, SchedulerObserver* observer /* may be null, not owned */);
+  // Waits for running batches; calls still queued are answered with Unavailable.
+  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  // Takes the call, or returns why not and never calls done: ResourceExhausted "Exceeds maximum
+  // queue size" (with both numbers), Unavailable after Drain.
+  absl::Status Submit(std::shared_ptr<Call> call);
+
+  // Cancels a call: still queued, it is answered at once with Cancelled; running, it leaves its
+  // batch at the next layer. Harmless if the call is done.
+  void Cancel(const std::shared_ptr<Call>& call);
+
+  // Accepts nothing more and waits for queue and batches to empty, or for the deadline. True if
+  // everything was answered.
+  bool Drain(std::chrono::steady_clock::time_point deadline);
+
+  struct Load {
+    uint64_t queued = 0;  // sequences
+    uint64_t running = 0;
+  };
+  Load load(const std::string& model) const;
+  Load load() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace dimmer
+
+#endif  // DIMMER_ENGINE_SCHEDULER_SCHEDULER_H_

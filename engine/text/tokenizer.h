@@ -1,0 +1,47 @@
+// Text to token ids. Implementations are immutable and safe for concurrent use.
+#ifndef DIMMER_ENGINE_TEXT_TOKENIZER_H_
+#define DIMMER_ENGINE_TEXT_TOKENIZER_H_
+
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace dimmer {
+
+struct EncodeOptions {
+  bool add_special_tokens = true;
+  size_t max_tokens = 0;  // 0: no limit. Counts special tokens.
+  bool truncate = false;  // longer than max_tokens: cut (longest part first) instead of an error
+};
+
+struct Encoding {
+  std::vector<int32_t> ids;
+  std::vector<int32_t> type_ids;  // segment per token: 0, or 1 for the second text of a pair
+  bool truncated = false;
+};
+
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  // InvalidArgument: `text` or `pair` is not UTF-8 (names the byte offset), or is longer than
+  // options.max_tokens (names both lengths). An empty text is just the special tokens.
+  virtual absl::StatusOr<Encoding> Encode(std::string_view text,
+                                          std::optional<std::string_view> pair,
+                                          const EncodeOptions& options) const = 0;
+  virtual std::string_view TokenOf(int32_t id) const = 0;  // "" if out of range
+  virtual size_t vocab_size() const = 0;
+};
+
+// Picks the implementation by the files of a checkpoint directory: tokenizer.json, or vocab.txt
+// with tokenizer_config.json. NotFound names what was looked for.
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& directory);
+
+}  // namespace dimmer
+
+#endif  // DIMMER_ENGINE_TEXT_TOKENIZER_H_
