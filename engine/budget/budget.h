@@ -31,7 +31,9 @@ struct TauSettings {
   double default_tau = 0;
   double min_tau = 0;
   double max_tau = 1;
-  std::vector<double> layer_tau;  // per MoE module, replaces default_tau there; empty: none set
+  // Per MoE module, replaces default_tau there (negative: not set); empty: none set. A budget in
+  // the request replaces both.
+  std::vector<double> layer_tau;
   uint64_t revision = 1;
 };
 

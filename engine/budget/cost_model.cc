@@ -1,0 +1,33 @@
+#include "engine/budget/cost_model.h"
+
+#include <cstddef>
+
+namespace dimmer {
+
+uint64_t CostModel::FixedFlops(uint64_t tokens) const {
+  return tokens * token_flops + tokens * tokens * attention_flops + sequence_flops;
+}
+
+uint64_t CostModel::DenseFlops(uint64_t tokens) const {
+  uint64_t flops = FixedFlops(tokens);
+  for (const MoeCost& module : moe) flops += tokens * module.dense_flops();
+  return flops;
+}
+
+uint64_t CostModel::FloorFlops(uint64_t tokens) const {
+  uint64_t flops = FixedFlops(tokens);
+  for (const MoeCost& module : moe) flops += tokens * (module.router_flops + module.pair_flops);
+  return flops;
+}
+
+uint64_t CostModel::Flops(uint64_t tokens, std::span<const uint64_t> expert_runs,
+                          std::span<const bool> routed) const {
+  uint64_t flops = FixedFlops(tokens);
+  for (size_t i = 0; i < moe.size(); ++i) {
+    flops += expert_runs[i] * moe[i].pair_flops;
+    if (routed[i]) flops += tokens * moe[i].router_flops;
+  }
+  return flops;
+}
+
+}  // namespace dimmer
