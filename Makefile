@@ -1,2 +1,45 @@
-build:
-	cmake --preset release && cmake --build --preset release
+# `make` lists the targets. Everything lands in build/; only `deps` may need root.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# A warm compiler cache stays warm when the folder moves.
+export CCACHE_BASEDIR ?= $(CURDIR)
+export CCACHE_NOHASHDIR ?= 1
+
+STEP := deploy/step.sh
+PRESET ?= release
+
+.PHONY: help deps build demo test check lint format clean
+help:  ## This list
+	@echo "Dimmer: an inference server with a compute budget per request."
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
+
+deps:  ## Install the Debian packages that are missing (root or sudo only if any is)
+	@$(STEP) "Debian packages" "see the lines above; the list is deploy/debian-packages.txt" \
+	    deploy/install-packages.sh
+
+build: deps  ## Build everything (PRESET=release, debug, asan or tsan) into build/PRESET
+	@$(STEP) "Configure $(PRESET)" "read build/$(PRESET)/CMakeFiles/CMakeError.log, or start over: make clean" \
+	    cmake --preset $(PRESET)
+	@$(STEP) "Build $(PRESET)" "the first error above is the cause; 'make build' goes on where it stopped" \
+	    cmake --build --preset $(PRESET)
+
+demo: build  ## Serve models/ and classify texts at several budgets (ONCE=1 stops after that, PORT=8000)
+	@deploy/demo.sh
+
+test: build  ## Build and run every test
+	@deploy/test.sh $(PRESET)
+
+check: lint  ## Lint, then every test under ASan and UBSan, then engine and scheduler under TSan
+	@$(MAKE) --no-print-directory test PRESET=asan
+	@$(MAKE) --no-print-directory test PRESET=tsan
+
+lint: build  ## clang-format, clang-tidy, shellcheck and ruff
+	@deploy/lint.sh
+
+format:  ## Rewrite C++ and Python files in the house style
+	@deploy/lint.sh --fix
+
+clean:  ## Remove build/
+	rm -rf build

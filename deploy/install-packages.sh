@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Installs what debian-packages.txt lists and this machine lacks. Needs root, or sudo, only for that.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+if ! command -v apt-get > /dev/null; then
+  echo "This is not a Debian system: install the counterparts of deploy/debian-packages.txt." >&2
+  exit 1
+fi
+
+mapfile -t wanted < <(sed -e 's/#.*//' -e '/^[[:space:]]*$/d' debian-packages.txt)
+missing=()
+for package in "${wanted[@]}"; do
+  # shellcheck disable=SC2016  # the ${} is dpkg-query's
+  status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2> /dev/null || true)
+  [[ $status == installed* ]] || missing+=("$package")
+done
+if ((${#missing[@]} == 0)); then
+  echo "    all ${#wanted[@]} are installed"
+  exit 0
+fi
+
+as_root=()
+if ((EUID != 0)); then
+  if ! command -v sudo > /dev/null; then
+    echo "Run as root once: apt-get install --no-install-recommends ${missing[*]}" >&2
+    exit 1
+  fi
+  as_root=(sudo)
+fi
+echo "    apt-get installs ${#missing[@]} of ${#wanted[@]} (with ${as_root[*]:-root}): ${missing[*]}"
+"${as_root[@]}" apt-get update -q
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+  apt-get install -y -q --no-install-recommends "${missing[@]}" < /dev/null

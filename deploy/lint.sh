@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# lint.sh [--fix]: clang-format, clang-tidy (over build/release), shellcheck and ruff. With --fix,
+# rewrites what clang-format and ruff can and stops there.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+mapfile -t cpp < <(git ls-files '*.cc' '*.h')
+mapfile -t shell < <(git ls-files '*.sh' '.ci/run')
+failed=0
+
+deploy/step.sh "Python environment" "check that pip reaches a package index" \
+  deploy/python-venv.sh || exit 1
+
+if [[ ${1:-} == --fix ]]; then
+  clang-format -i "${cpp[@]}"
+  build/python/bin/ruff check --fix --quiet .
+  build/python/bin/ruff format --quiet .
+  exit
+fi
+
+deploy/step.sh "clang-format" "make format" clang-format --dry-run -Werror "${cpp[@]}" || failed=1
+deploy/step.sh "shellcheck" "follow the SC numbers above" shellcheck "${shell[@]}" || failed=1
+deploy/step.sh "ruff" "make format, then what is left by hand" \
+  build/python/bin/ruff check --quiet . || failed=1
+deploy/step.sh "ruff format" "make format" build/python/bin/ruff format --check --quiet . || failed=1
+deploy/step.sh "clang-tidy" "fix the findings above; clean files are not checked again" \
+  /usr/bin/python3 deploy/clang_tidy.py build/release || failed=1
+exit $failed
