@@ -1,0 +1,75 @@
+#include "engine/kernels/rowwise.h"
+
+#include <cstring>
+
+#include "engine/kernels/reference.h"
+#include "tests/kernels/kernel_test_util.h"
+
+namespace dimmer {
+namespace {
+
+TEST(LayerNormRow, MatchesTheReferenceAndMayRunInPlace) {
+  ForEachTarget([] {
+    for (size_t d : {1, 7, 16, 17, 40, 384, 770}) {
+      SCOPED_TRACE(d);
+      std::mt19937 random(static_cast<uint32_t>(d));
+      std::vector<float> x = RandomFloats(d, random, 3.0f);
+      for (float& value : x) value += 10.0f;
+      const auto gamma = RandomFloats(d, random);
+      const auto beta = RandomFloats(d, random);
+      AlignedBuffer<float> row = Padded(x, 1, d);
+      const AlignedBuffer<float> g = PadBias(gamma);
+      const AlignedBuffer<float> b = PadBias(beta);
+      LayerNormRow(row.data(), g.data(), b.data(), d, 1e-12f, row.data());
+      const auto want = reference::LayerNorm(x, gamma, beta, 1e-12);
+      for (size_t i = 0; i < d; ++i) ASSERT_NEAR(row[i], want[i], 2e-5) << i;
+    }
+  });
+}
+
+TEST(AddRows, ConvertsSixteenBitFormatsExactly) {
+  ForEachTarget([] {
+    for (size_t count : {1, 3, 16, 19, 40}) {
+      std::vector<uint16_t> half(count), brain(count);
+      std::vector<float> single(count), out(count);
+      for (size_t i = 0; i < count; ++i) {
+        half[i] = static_cast<uint16_t>(0x3c00 + i);                // 1 + i / 1024
+        const float value = 1.0f + static_cast<float>(i) / 128.0f;  // exact in bfloat16
+        uint32_t bits;
+        std::memcpy(&bits, &value, 4);
+        brain[i] = static_cast<uint16_t>(bits >> 16);
+        single[i] = static_cast<float>(i);
+      }
+      AddHalf(half.data(), count, out.data());
+      AddBFloat16(brain.data(), count, out.data());
+      AddFloat(single.data(), count, out.data());
+      for (size_t i = 0; i < count; ++i) {
+        const float x = static_cast<float>(i);
+        ASSERT_EQ(out[i], (1.0f + x / 1024.0f) + (1.0f + x / 128.0f) + x) << i;
+      }
+    }
+  });
+}
+
+TEST(AddRow, Adds) {
+  AlignedBuffer<float> a(32), b(32), out(32);
+  for (size_t i = 0; i < 32; ++i) {
+    a[i] = static_cast<float>(i);
+    b[i] = 2;
+  }
+  AddRow(a.data(), b.data(), 20, out.data());
+  for (size_t i = 0; i < 20; ++i) EXPECT_EQ(out[i], static_cast<float>(i) + 2);
+}
+
+TEST(InstructionSet, FollowsTheChosenTarget) {
+  for (int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    EXPECT_STREQ(InstructionSet(), hwy::TargetName(target));
+  }
+  hwy::SetSupportedTargetsForTest(0);
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+}
+
+}  // namespace
+}  // namespace dimmer
