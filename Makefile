@@ -13,7 +13,7 @@ PRESET ?= release
 .PHONY: help deps build demo test check lint format clean
 help:  ## This list
 	@echo "Dimmer: an inference server with a compute budget per request."
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z]*:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 
 deps:  ## Install the Debian packages that are missing (root or sudo only if any is)
 	@$(STEP) "Debian packages" "see the lines above; the list is deploy/debian-packages.txt" \

@@ -2,7 +2,7 @@
 # Serves models/ on the loopback interface, sends texts at several budgets, prints the table, and
 # serves on until Ctrl-C. ONCE=1 stops after the table. PORT=8000 is the first of four ports.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 http=${PORT:-8000}
 grpc=$((http + 1)) metrics=$((http + 2)) admin=$((http + 3))
@@ -37,8 +37,10 @@ server=$!
 stop() {
   trap - EXIT INT TERM
   kill -TERM "$server" 2> /dev/null || true
-  wait "$server" 2> /dev/null && say "Server stopped." || say "Server stopped with status $?: see $log"
+  local status=0
+  wait "$server" 2> /dev/null || status=$?
   rm -rf "$state"
+  say "Server stopped (exit status $status)."
 }
 trap stop EXIT
 trap 'say ""; exit 0' INT TERM

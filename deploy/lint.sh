@@ -2,7 +2,7 @@
 # lint.sh [--fix]: clang-format, clang-tidy (over build/release), shellcheck and ruff. With --fix,
 # rewrites what clang-format and ruff can and stops there.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 mapfile -t cpp < <(git ls-files '*.cc' '*.h')
 mapfile -t shell < <(git ls-files '*.sh' '.ci/run')
 failed=0

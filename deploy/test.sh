@@ -2,7 +2,7 @@
 # test.sh PRESET: runs CTest and, where the preset has a server, the end-to-end tests through real
 # clients. Results go to build/results/PRESET-{ctest,pytest}.xml. Runs both even if the first fails.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 preset=$1
 results=$PWD/build/results
 mkdir -p "$results"
