@@ -2,15 +2,17 @@
 //
 // Batching: a free worker takes the oldest call's sequences and fills the batch with others of the
 // same model, whatever their budgets, up to the model's limits. Nothing waits for a batch to fill.
-// Sequences join and leave between steps.
+// Sequences join and leave between steps; one joins a running batch only if no older call waits for
+// another model.
 //
-// Thread safety: all methods may be called from any thread. Callbacks run on a worker thread and
-// must not block.
+// Thread safety: all methods may be called from any thread. Callbacks run on a thread of the
+// scheduler, without its lock: they may call Submit and Cancel, and must not block.
 #ifndef DIMMER_ENGINE_SCHEDULER_SCHEDULER_H_
 #define DIMMER_ENGINE_SCHEDULER_SCHEDULER_H_
 
 #include <absl/status/status.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -47,9 +49,10 @@ struct ServedModel {
 struct Call {
   std::shared_ptr<const ServedModel> model;
   std::vector<Sequence> sequences;
-  std::atomic<bool> cancelled = false;  // Sequence::cancelled points here
+  // Submit() lets Sequence::cancelled and Sequence::deadline say the same.
+  std::atomic<bool> cancelled = false;
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
-  std::chrono::steady_clock::time_point enqueued;
+  std::chrono::steady_clock::time_point enqueued;  // set by Submit()
   // Called exactly once. Each sequence has its own status, and its usage with times.
   std::function<void(Call& call)> done;
 };
@@ -68,8 +71,9 @@ class Scheduler {
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
 
-  // Takes the call, or returns why not and never calls done: ResourceExhausted "Exceeds maximum
-  // queue size" (with both numbers), Unavailable after Drain.
+  // Takes the call whole, or returns why not and never calls done: ResourceExhausted "Exceeds
+  // maximum queue size" (with the numbers), InvalidArgument without sequences, Unavailable after
+  // Drain.
   absl::Status Submit(std::shared_ptr<Call> call);
 
   // Cancels a call: still queued, it is answered at once with Cancelled; running, it leaves its
