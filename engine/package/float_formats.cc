@@ -1,0 +1,123 @@
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "engine/package/safetensors.h"
+#include "engine/util/status.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace dimmer {
+
+float HalfToFloat(uint16_t half) {
+  const uint32_t sign = uint32_t{half & 0x8000u} << 16;
+  const uint32_t exponent = (half >> 10) & 0x1f;
+  const uint32_t mantissa = half & 0x3ff;
+  if (exponent == 0) {  // zero or subnormal: mantissa * 2^-24
+    const float value = static_cast<float>(mantissa) * 0x1p-24f;
+    return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | sign);
+  }
+  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | (mantissa << 13));
+  return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
+}
+
+float BFloat16ToFloat(uint16_t value) { return std::bit_cast<float>(uint32_t{value} << 16); }
+
+uint16_t FloatToHalf(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000);
+  const uint32_t magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return sign | 0x7e00;   // NaN
+  if (magnitude >= 0x47800000) return sign | 0x7c00;  // at least 2^16, or infinite
+  if (magnitude < 0x38800000) {                       // below 2^-14: subnormal
+    // Adding 0.5 rounds to a multiple of 2^-24 in the low mantissa bits, ties to even.
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+    return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x3f000000));
+  }
+  const uint32_t odd = (magnitude >> 13) & 1;
+  return static_cast<uint16_t>(sign | ((magnitude - 0x38000000 + 0xfff + odd) >> 13));
+}
+
+uint16_t FloatToBFloat16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>((bits >> 16) | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+namespace {
+
+uint16_t LoadU16(const std::byte* from) {
+  uint16_t value;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+void HalvesToFloatsScalar(const std::byte* from, size_t count, float* out) {
+  for (size_t i = 0; i < count; ++i) out[i] = HalfToFloat(LoadU16(from + 2 * i));
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx,f16c"))) void HalvesToFloatsF16c(const std::byte* from, size_t count,
+                                                            float* out) {
+  size_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 2 * i));
+    _mm256_storeu_ps(out + i, _mm256_cvtph_ps(halves));
+  }
+  HalvesToFloatsScalar(from + 2 * i, count - i, out + i);
+}
+#endif
+
+void HalvesToFloats(const std::byte* from, size_t count, float* out) {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("f16c")) return HalvesToFloatsF16c(from, count, out);
+#endif
+  HalvesToFloatsScalar(from, count, out);
+}
+
+// True if all are finite: an infinite or NaN value has all exponent bits set. No early exit, so
+// that the loop vectorises.
+bool AllFinite(std::span<const float> values) {
+  uint32_t bad = 0;
+  for (const float value : values) {
+    bad |= static_cast<uint32_t>((std::bit_cast<uint32_t>(value) & 0x7f800000) == 0x7f800000);
+  }
+  return bad == 0;
+}
+
+}  // namespace
+
+absl::Status ReadFloats(const TensorView& tensor, std::span<float> out) {
+  const auto count = static_cast<size_t>(tensor.elements());
+  if (out.size() != count) {
+    return absl::InternalError(fmt::format("{}: tensor {}: {} elements into a buffer of {}",
+                                           tensor.file, tensor.name, count, out.size()));
+  }
+  const std::byte* data = tensor.data.data();
+  switch (tensor.dtype) {
+    case DType::kF32:
+      if (count > 0) std::memcpy(out.data(), data, count * sizeof(float));
+      break;
+    case DType::kF16:
+      HalvesToFloats(data, count, out.data());
+      break;
+    case DType::kBF16:
+      for (size_t i = 0; i < count; ++i) out[i] = BFloat16ToFloat(LoadU16(data + 2 * i));
+      break;
+    default:
+      return absl::InvalidArgumentError(
+          fmt::format("{}: tensor {}: found dtype {}, expected F32, "
+                      "F16 or BF16",
+                      tensor.file, tensor.name, DTypeName(tensor.dtype)));
+  }
+  if (AllFinite(out)) return absl::OkStatus();
+  size_t index = 0;
+  while (std::isfinite(out[index])) ++index;
+  return absl::InvalidArgumentError(
+      fmt::format("{}: tensor {}: found {} at index {}, expected finite values", tensor.file,
+                  tensor.name, out[index], index));
+}
+
+}  // namespace dimmer
