@@ -1,0 +1,260 @@
+#include "engine/text/wordpiece.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "engine/text/utf8.h"
+#include "engine/util/status.h"
+
+namespace dimmer {
+namespace {
+
+absl::Status CheckUtf8(std::string_view text, std::string_view which) {
+  const std::optional<size_t> offset = FindInvalidUtf8(text);
+  if (!offset) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{} is not valid UTF-8: found byte 0x{:02x} at offset {}", which,
+                  static_cast<unsigned char>(text[*offset]), *offset));
+}
+
+// Cuts the longer of the two, token by token from its end, until both fit: as "longest_first" of
+// Hugging Face.
+void TruncateLongestFirst(size_t room, std::vector<int32_t>& a, std::vector<int32_t>& b) {
+  size_t short_length = std::min(a.size(), b.size());
+  size_t long_length = room > short_length ? room - short_length : 0;
+  if (long_length < short_length) {
+    short_length = room / 2;
+    long_length = room - short_length;
+  }
+  const bool a_is_longer = a.size() > b.size();
+  a.resize(std::min(a.size(), a_is_longer ? long_length : short_length));
+  b.resize(std::min(b.size(), a_is_longer ? short_length : long_length));
+}
+
+// What becomes of an ASCII byte: dropped, a blank, punctuation, or the byte itself.
+enum class AsciiKind : uint8_t { kDrop, kSpace, kPunctuation, kWord };
+
+constexpr std::array<AsciiKind, 128> MakeAsciiKinds() {
+  std::array<AsciiKind, 128> kinds = {};
+  for (size_t c = 0; c < 128; ++c) {
+    const bool blank = c == ' ' || c == '\t' || c == '\n' || c == '\r';
+    const bool alphanumeric =
+        (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    if (blank) {
+      kinds[c] = AsciiKind::kSpace;
+    } else if (c < 0x20 || c == 0x7f) {
+      kinds[c] = AsciiKind::kDrop;
+    } else {
+      kinds[c] = alphanumeric ? AsciiKind::kWord : AsciiKind::kPunctuation;
+    }
+  }
+  return kinds;
+}
+constexpr std::array<AsciiKind, 128> kAsciiKinds = MakeAsciiKinds();
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<WordPiece>> WordPiece::Create(std::vector<std::string> vocab,
+                                                             WordPieceOptions options) {
+  std::unique_ptr<WordPiece> tokenizer(new WordPiece());
+  WordPiece& t = *tokenizer;
+  t.options_ = std::move(options);
+  t.vocab_ = std::move(vocab);
+  const std::string& prefix = t.options_.continuing_prefix;
+  t.first_.reserve(t.vocab_.size());
+  for (size_t i = 0; i < t.vocab_.size(); ++i) {
+    const std::string_view token = t.vocab_[i];
+    const bool continues = !prefix.empty() && token.starts_with(prefix);
+    // A word may also begin with the prefix itself, so first_ holds every token.
+    if (!t.first_.emplace(token, static_cast<int32_t>(i)).second) {
+      return absl::InvalidArgumentError(fmt::format("vocabulary: token {} is there twice", token));
+    }
+    t.longest_first_ = std::max(t.longest_first_, token.size());
+    if (continues || prefix.empty()) {
+      const std::string_view rest = token.substr(prefix.size());
+      t.continuing_.emplace(rest, static_cast<int32_t>(i));
+      t.longest_continuing_ = std::max(t.longest_continuing_, rest.size());
+    }
+  }
+  const std::pair<const std::string*, int32_t*> wanted[] = {
+      {&t.options_.unknown_token, &t.unknown_},
+      {&t.options_.start_token, &t.start_},
+      {&t.options_.end_token, &t.end_}};
+  for (const auto& [token, id] : wanted) {
+    const auto it = t.first_.find(*token);
+    if (it == t.first_.end()) {
+      return absl::InvalidArgumentError(fmt::format("vocabulary: token {} is missing", *token));
+    }
+    *id = it->second;
+  }
+  for (const std::string& token : t.options_.special_tokens) {
+    const auto it = t.first_.find(token);
+    if (token.empty() || it == t.first_.end()) continue;
+    t.specials_.push_back({token, it->second});
+    t.special_starts_ += token[0];
+  }
+  std::stable_sort(t.specials_.begin(), t.specials_.end(), [](const Special& a, const Special& b) {
+    return a.text.size() > b.text.size();
+  });
+  return tokenizer;
+}
+
+absl::StatusOr<Encoding> WordPiece::Encode(std::string_view text,
+                                           std::optional<std::string_view> pair,
+                                           const EncodeOptions& options) const {
+  DIMMER_RETURN_IF_ERROR(CheckUtf8(text, "text"));
+  if (pair) DIMMER_RETURN_IF_ERROR(CheckUtf8(*pair, "text_pair"));
+  std::vector<int32_t> a, b;
+  a.reserve(text.size() / 4 + 2);
+  Tokenize(text, a);
+  if (pair) Tokenize(*pair, b);
+
+  const size_t special = options.add_special_tokens ? (pair ? 3 : 2) : 0;
+  Encoding encoding;
+  if (options.max_tokens > 0 && a.size() + b.size() + special > options.max_tokens) {
+    const size_t room = options.max_tokens > special ? options.max_tokens - special : 0;
+    if (!options.truncate || options.max_tokens < special) {
+      return absl::InvalidArgumentError(fmt::format("text has {} tokens, at most {} are taken",
+                                                    a.size() + b.size() + special,
+                                                    options.max_tokens));
+    }
+    if (pair) {
+      TruncateLongestFirst(room, a, b);
+    } else {
+      a.resize(room);
+    }
+    encoding.truncated = true;
+  }
+
+  const auto append = [&](const std::vector<int32_t>& ids, int32_t type, bool start) {
+    if (options.add_special_tokens && start) encoding.ids.push_back(start_);
+    encoding.ids.insert(encoding.ids.end(), ids.begin(), ids.end());
+    if (options.add_special_tokens) encoding.ids.push_back(end_);
+    encoding.type_ids.resize(encoding.ids.size(), type);
+  };
+  encoding.ids.reserve(a.size() + b.size() + special);
+  append(a, 0, /*start=*/true);
+  if (pair) append(b, 1, /*start=*/false);
+  return encoding;
+}
+
+std::string_view WordPiece::TokenOf(int32_t id) const {
+  return id >= 0 && static_cast<size_t>(id) < vocab_.size() ? std::string_view(vocab_[id])
+                                                            : std::string_view();
+}
+
+const WordPiece::Special* WordPiece::SpecialAt(std::string_view text, size_t offset) const {
+  const std::string_view rest = text.substr(offset);
+  for (const Special& special : specials_) {
+    if (rest.starts_with(special.text)) return &special;
+  }
+  return nullptr;
+}
+
+void WordPiece::Tokenize(std::string_view text, std::vector<int32_t>& ids) const {
+  size_t begin = 0;
+  size_t at = text.find_first_of(special_starts_);
+  while (at != std::string_view::npos) {
+    const Special* special = SpecialAt(text, at);
+    if (special == nullptr) {
+      at = text.find_first_of(special_starts_, at + 1);
+      continue;
+    }
+    TokenizePlain(text.substr(begin, at - begin), ids);
+    ids.push_back(special->id);
+    begin = at + special->text.size();
+    at = text.find_first_of(special_starts_, begin);
+  }
+  TokenizePlain(text.substr(begin), ids);
+}
+
+void WordPiece::TokenizePlain(std::string_view text, std::vector<int32_t>& ids) const {
+  const bool ascii = std::all_of(text.begin(), text.end(), [](char c) { return (c & 0x80) == 0; });
+  if (ascii && options_.normalizer.clean_text) {
+    TokenizeAscii(text, ids);
+  } else {
+    TokenizeUnicode(text, ids);
+  }
+}
+
+void WordPiece::TokenizeAscii(std::string_view text, std::vector<int32_t>& ids) const {
+  const bool lowercase = options_.normalizer.lowercase;
+  std::string word;
+  const auto flush = [&] {
+    if (!word.empty()) AppendWord(word, word.size(), ids);
+    word.clear();
+  };
+  for (const char c : text) {
+    switch (kAsciiKinds[static_cast<size_t>(c)]) {
+      case AsciiKind::kDrop:
+        break;
+      case AsciiKind::kSpace:
+        flush();
+        break;
+      case AsciiKind::kPunctuation:
+        flush();
+        AppendWord(std::string_view(&c, 1), 1, ids);
+        break;
+      case AsciiKind::kWord:
+        word.push_back(lowercase && c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c);
+        break;
+    }
+  }
+  flush();
+}
+
+void WordPiece::TokenizeUnicode(std::string_view text, std::vector<int32_t>& ids) const {
+  std::u32string normalized;
+  NormalizeBert(text, options_.normalizer, normalized);
+  std::string word;
+  size_t characters = 0;
+  const auto flush = [&] {
+    if (characters > 0) AppendWord(word, characters, ids);
+    word.clear();
+    characters = 0;
+  };
+  for (const char32_t c : normalized) {
+    const CharClass kind = ClassOf(c);
+    if (kind != CharClass::kWord) flush();
+    if (kind == CharClass::kSpace) continue;
+    AppendUtf8(c, word);
+    ++characters;
+    if (kind == CharClass::kPunctuation) flush();
+  }
+  flush();
+}
+
+void WordPiece::AppendWord(std::string_view word, size_t characters,
+                           std::vector<int32_t>& ids) const {
+  if (characters > options_.max_word_characters) {
+    ids.push_back(unknown_);
+    return;
+  }
+  const size_t before = ids.size();
+  const Pieces* pieces = &first_;
+  size_t longest = longest_first_;
+  while (!word.empty()) {
+    size_t length = std::min(word.size(), longest);
+    const auto at_boundary = [&] {
+      return length == word.size() || (static_cast<unsigned char>(word[length]) & 0xc0) != 0x80;
+    };
+    Pieces::const_iterator it = pieces->end();
+    for (; length > 0; --length) {
+      if (!at_boundary()) continue;
+      it = pieces->find(word.substr(0, length));
+      if (it != pieces->end()) break;
+    }
+    if (length == 0) {  // no piece fits: the whole word is unknown
+      ids.resize(before);
+      ids.push_back(unknown_);
+      return;
+    }
+    ids.push_back(it->second);
+    word.remove_prefix(length);
+    pieces = &continuing_;
+    longest = longest_continuing_;
+  }
+}
+
+}  // namespace dimmer
