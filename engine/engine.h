@@ -44,7 +44,7 @@ struct Request {
   Task task = Task::kClassification;
   std::vector<std::string> texts;
   std::vector<std::string> text_pairs;
-  std::vector<std::vector<int32_t>> token_ids;  // ready ids with special tokens
+  std::vector<std::vector<int32_t>> token_ids;  // ready ids with special tokens; never cut
   Budget budget;
   bool truncate = false;
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
@@ -80,7 +80,7 @@ struct TauChange {
   };
   std::vector<LayerTau> layers;     // replaces these; others stay
   uint64_t if_revision = 0;         // 0: whatever it is
-  std::chrono::nanoseconds ttl{0};  // 0: for good
+  std::chrono::nanoseconds ttl{0};  // 0: for good, and ends temporary values of the same fields
   bool dry_run = false;
 };
 
@@ -99,7 +99,7 @@ struct TauAnswer {
 struct ModelStatus {
   std::string name, version;
   bool ready = false;
-  absl::Status status;  // why not ready
+  absl::Status status;  // of the last load: may be an error while an older version is ready
   double load_seconds = 0;
   std::shared_ptr<const ServedModel> served;  // null unless ready
 };
@@ -143,8 +143,10 @@ class Engine {
                                                const std::vector<std::string>& texts,
                                                bool add_special_tokens) const;
 
-  // NotFound; InvalidArgument (field named; min > max); Aborted with both revisions if if_revision
-  // is another one; what the state file's write returns (then nothing is changed).
+  // NotFound; InvalidArgument (field named; min > max; default_tau or a layer's tau outside the
+  // bounds, which are never adapted to one another); FailedPrecondition for a model without experts;
+  // Aborted with both revisions if if_revision is another one; what the state file's write returns
+  // (then nothing is changed). A change without any field is none: it answers what is in force.
   absl::StatusOr<TauAnswer> SetTau(const std::string& model, const TauChange& change);
   absl::StatusOr<TauAnswer> GetTau(const std::string& model) const;
 

@@ -1,0 +1,98 @@
+#include "engine/tau_store.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "engine/package/json_fields.h"
+#include "tests/models/test_packages.h"
+
+namespace dimmer {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::HasSubstr;
+namespace fs = std::filesystem;
+
+TauRecords Records() {
+  TauRecord plain{.revision = 7};
+  plain.permanent.default_tau = 0.1;
+  plain.permanent.layers[{2, Module::kO}] = 0.30000000000000004;
+  TauRecord expiring{.permanent = {.max_tau = 0.9},
+                     .temporary = {.default_tau = 0.5, .min_tau = 0.0},
+                     .expires = std::chrono::system_clock::time_point(milliseconds(1234567890123)),
+                     .revision = 2};
+  expiring.temporary.layers[{0, Module::kFfn}] = 1;
+  return {{"a", plain}, {"b \"quoted\"", expiring}, {"c", {}}};
+}
+
+TEST(TauStoreTest, JsonKeepsEverything) {
+  const auto read = TauRecordsFromJson(TauRecordsToJson(Records()), "tau.json");
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(*read, Records());
+}
+
+TEST(TauStoreTest, NamesWhatIsWrong) {
+  struct Case {
+    const char* text;
+    const char* message;
+  };
+  for (const Case& c : std::initializer_list<Case>{
+           {"", "tau.json"},
+           {"[]", "tau.json"},
+           {"{}", "format"},
+           {R"({"format": 2, "models": {}})", "format"},
+           {R"({"format": 1})", "models"},
+           {R"({"format": 1, "models": {"m": 3}})", "m"},
+           {R"({"format": 1, "models": {"m": {}}})", "revision"},
+           {R"({"format": 1, "models": {"m": {"revision": 0}}})", "revision"},
+           {R"({"format": 1, "models": {"m": {"revision": 1, "default_tau": 2}}})", "default_tau"},
+           {R"({"format": 1, "models": {"m": {"revision": 1, "min_tau": "x"}}})", "min_tau"},
+           {R"({"format": 1, "models": {"m": {"revision": 1, "layers": [{"layer": -1}]}}})",
+            "layer"},
+           {R"({"format": 1, "models": {"m": {"revision": 1,
+               "layers": [{"layer": 1, "module": "x", "tau": 0}]}}})",
+            "module: found \"x\""},
+           {R"({"format": 1, "models": {"m": {"revision": 1, "temporary": {}}}})",
+            "expires_unix_ms"}}) {
+    const auto read = TauRecordsFromJson(c.text, "tau.json");
+    EXPECT_EQ(read.status().code(), absl::StatusCode::kInvalidArgument) << c.text;
+    EXPECT_THAT(std::string(read.status().message()), HasSubstr(c.message));
+  }
+}
+
+TEST(TauStoreTest, AFileSurvives) {
+  const TempDirectory temp;
+  const std::string directory = temp.Sub("made/for/it");
+  EXPECT_TRUE(TauStore(directory).Read().empty());
+  ASSERT_TRUE(TauStore(directory).Write(Records()).ok());
+  EXPECT_EQ(TauStore(directory).Read(), Records());
+}
+
+TEST(TauStoreTest, WithoutADirectoryNothingIsKept) {
+  const TauStore store("");
+  EXPECT_TRUE(store.Write(Records()).ok());
+  EXPECT_TRUE(store.Read().empty());
+}
+
+TEST(TauStoreTest, ACorruptFileIsKeptAside) {
+  const TempDirectory temp;
+  const TauStore store(temp.path());
+  std::ofstream(temp.Sub("tau.json")) << "{\"format\": 1, \"mod";
+  EXPECT_TRUE(store.Read().empty());
+  EXPECT_FALSE(fs::exists(temp.Sub("tau.json")));
+  EXPECT_EQ(*ReadTextFile(temp.Sub("tau.json.corrupt")), "{\"format\": 1, \"mod");
+  EXPECT_TRUE(store.Write(Records()).ok());
+  EXPECT_EQ(store.Read(), Records());
+}
+
+TEST(TauStoreTest, AFailedWriteIsAnError) {
+  const TempDirectory temp;
+  std::ofstream(temp.Sub("file")) << "not a directory";
+  EXPECT_FALSE(TauStore(temp.Sub("file")).Write(Records()).ok());
+}
+
+}  // namespace
+}  // namespace dimmer
