@@ -1,0 +1,36 @@
+// The checkpoint that a conversion starts from.
+#ifndef DIMMER_TRAINING_BASE_MODEL_H_
+#define DIMMER_TRAINING_BASE_MODEL_H_
+
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "training/bert_shape.h"
+
+namespace dimmer {
+
+struct BaseModel {
+  BertShape shape;
+  std::map<std::string, std::vector<float>> weights;  // all of BertTensors(shape)
+  nlohmann::json config;                              // config.json as found
+  bool fresh_pooler = false;                          // drawn from the seed, not in the checkpoint
+  bool fresh_classifier = false;
+};
+
+// Opens a Hugging Face BertModel or BertForSequenceClassification directory as a classifier of
+// `labels`. A classifier whose labels are exactly these is kept (its rows in the order of
+// `labels`); otherwise, and for a missing pooler, weights are drawn from N(0, initializer_range) by
+// `seed`. Unimplemented: another architecture or position embedding. Else what Package::Open
+// returns.
+absl::StatusOr<BaseModel> LoadBaseModel(const std::string& directory,
+                                        std::span<const std::string> labels, uint64_t seed);
+
+}  // namespace dimmer
+
+#endif  // DIMMER_TRAINING_BASE_MODEL_H_

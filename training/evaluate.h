@@ -1,0 +1,31 @@
+// dimmer-convert evaluate: quality and FLOPs of a package on given rows, through the engine.
+#ifndef DIMMER_TRAINING_EVALUATE_H_
+#define DIMMER_TRAINING_EVALUATE_H_
+
+#include <absl/status/status.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "training/progress.h"
+
+namespace dimmer {
+
+struct EvaluateOptions {
+  std::string model;  // a package, or a model's folder in a repository (its highest version)
+  std::string data;
+  std::string format = "auto";
+  std::vector<double> taus;  // empty: the calibration's. tau 0 is always measured, first
+  uint32_t workers = 2;
+  uint32_t max_tokens = 0;  // 0: the model's limit
+  bool json = false;
+};
+
+// Prints a table, or JSON, to `out`. Errors name the file, line, option or tensor.
+absl::Status Evaluate(const EvaluateOptions& options, std::FILE* out, Progress& progress);
+
+}  // namespace dimmer
+
+#endif  // DIMMER_TRAINING_EVALUATE_H_

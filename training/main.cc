@@ -1,0 +1,137 @@
+// dimmer-convert: a Hugging Face checkpoint and labelled rows in, a package to serve out.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <exception>
+
+#include "engine/util/status.h"
+#include "training/conversion.h"
+#include "training/evaluate.h"
+#include "training/options.h"
+#include "training/runtime.h"
+
+namespace dimmer {
+namespace {
+
+constexpr int kFailed = 1, kUsage = 2;
+
+void AddConversionOptions(CLI::App& app, ConvertOptions& o) {
+  app.option_defaults()->always_capture_default();
+  app.add_option("--checkpoint", o.checkpoint,
+                 "Hugging Face folder: BertModel or BertForSequenceClassification")
+      ->required();
+  app.add_option("--data", o.data, "labelled rows: text;label or tab-separated")->required();
+  app.add_option("--exclude", o.exclude, "file of rows that must not be used (held-out data)");
+  app.add_option("--format", o.format, "of the data: auto, semicolon or tsv");
+  app.add_option("--task", o.task, "classification");
+  app.add_option("--to", o.to, "folder of the package, e.g. models/emotion/1")->required();
+  app.add_option("--work", o.work, "folder for intermediate results; a killed run goes on there")
+      ->required();
+  app.add_option("--notes", o.notes, "Markdown for the model card: data, licences, intended use");
+  app.add_option("--seed", o.sparsify.seed, "the same seed gives the same package");
+  app.add_option("--workers", o.sparsify.workers, "threads; part of what the result depends on");
+  app.add_option("--epochs", o.sparsify.epochs, "of fine-tuning");
+  app.add_option("--batch-size", o.sparsify.batch_size, "rows");
+  app.add_option("--learning-rate", o.sparsify.learning_rate, "of AdamW, cosine to zero");
+  app.add_option("--weight-decay", o.sparsify.weight_decay, "of matrices");
+  app.add_option("--hoyer", o.sparsify.hoyer, "strength of the square Hoyer penalty");
+  app.add_option("--checkpoint-steps", o.sparsify.checkpoint_steps, "steps between saved states");
+  app.add_option("--max-tokens", o.max_tokens, "longer texts are cut");
+  app.add_option("--calibration-rows", o.calibration_rows, "kept out of training");
+  app.add_option("--experts", o.route.experts, "per FFN layer; a divisor of its hidden width");
+  app.add_option("--router-width", o.route.width, "of the routers' hidden layer");
+  app.add_option("--router-epochs", o.route.epochs, "of router training");
+  app.add_option("--router-tokens", o.route.max_tokens, "most tokens kept in memory for it");
+  app.add_option("--keep-quality", o.keep_quality,
+                 "share of the dense accuracy that the default tau must keep");
+  app.add_option("--dtype", o.dtype, "of the package's weights: f16 or f32");
+}
+
+void AddEvaluateOptions(CLI::App& app, EvaluateOptions& o) {
+  app.option_defaults()->always_capture_default();
+  app.add_option("--model", o.model, "package, or a model's folder with versions")->required();
+  app.add_option("--data", o.data, "labelled rows")->required();
+  app.add_option("--format", o.format, "of the data: auto, semicolon or tsv");
+  app.add_option("--tau", o.taus, "taus to measure; default: the calibration's")->delimiter(',');
+  app.add_option("--workers", o.workers, "threads")->check(CLI::Range(1, 256));
+  app.add_option("--max-tokens", o.max_tokens, "cut longer texts; 0: the model's limit");
+  app.add_flag("--json", o.json, "print JSON");
+}
+
+struct StageCommand {
+  const char* name;
+  const char* help;
+  absl::Status (Conversion::*run)();
+};
+
+constexpr StageCommand kStages[] = {
+    {"run", "All stages, from the checkpoint to the package", &Conversion::Run},
+    {"sparsify", "Stage 1: ReLU and fine-tuning with the square Hoyer penalty",
+     &Conversion::Sparsify},
+    {"split", "Stage 2: neurons into experts by balanced k-means", &Conversion::Split},
+    {"route", "Stage 3: routers that predict the experts' output norms", &Conversion::Route},
+    {"calibrate", "Stage 4: accuracy and FLOPs for every tau, through the engine",
+     &Conversion::Calibrate},
+    {"pack", "Stage 5: write the package", &Conversion::Pack}};
+
+int Report(const absl::Status& status) {
+  if (status.ok()) return 0;
+  fmt::print(stderr, "dimmer-convert: {}\n", Message(status));
+  return kFailed;
+}
+
+absl::Status RunStage(const StageCommand& stage, const ConvertOptions& options,
+                      Progress& progress) {
+  DIMMER_ASSIGN_OR_RETURN(const auto conversion, Conversion::Create(options, progress));
+  return ((*conversion).*stage.run)();
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app("Converts a dense transformer into one whose compute can be turned down.",
+               "dimmer-convert");
+  app.set_version_flag("--version", "dimmer-convert " DIMMER_VERSION);
+  app.require_subcommand(1);
+  ConvertOptions options;
+  EvaluateOptions evaluate;
+  std::vector<std::pair<CLI::App*, const StageCommand*>> commands;
+  for (const StageCommand& stage : kStages) {
+    CLI::App* command = app.add_subcommand(stage.name, stage.help);
+    AddConversionOptions(*command, options);
+    commands.emplace_back(command, &stage);
+  }
+  CLI::App* measure =
+      app.add_subcommand("evaluate", "Accuracy and FLOPs of a package on given rows");
+  AddEvaluateOptions(*measure, evaluate);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kUsage;
+  }
+  options.route.seed = options.sparsify.seed;
+  Progress progress(stderr, isatty(STDERR_FILENO) != 0);
+  if (measure->parsed()) return Report(Evaluate(evaluate, stdout, progress));
+  for (const auto& [command, stage] : commands) {
+    if (!command->parsed()) continue;
+    if (const absl::Status valid = options.Validate(); !valid.ok()) {
+      fmt::print(stderr, "dimmer-convert: {}\nRun with --help for more information.\n",
+                 Message(valid));
+      return kUsage;
+    }
+    return Report(RunStage(*stage, options, progress));
+  }
+  return kUsage;
+}
+
+}  // namespace
+}  // namespace dimmer
+
+int main(int argc, char** argv) {
+  dimmer::EnsureEnvironment(argv);
+  try {
+    return dimmer::Main(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "dimmer-convert: {}\n", error.what());
+    return dimmer::kFailed;
+  }
+}

@@ -1,0 +1,69 @@
+#include "training/options.h"
+
+#include <cmath>
+#include <filesystem>
+
+#include "engine/util/status.h"
+#include "training/data.h"
+
+namespace dimmer {
+namespace {
+
+absl::Status CheckRange(const char* option, double value, double low, double high) {
+  if (std::isfinite(value) && value >= low && value <= high) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{}: found {:g}, expected {:g} to {:g}", option, value, low, high));
+}
+
+std::string BaseName(const std::string& path) {
+  const std::filesystem::path lexical = std::filesystem::path(path).lexically_normal();
+  return lexical.has_filename() ? lexical.filename().string()
+                                : lexical.parent_path().filename().string();
+}
+
+}  // namespace
+
+absl::Status ConvertOptions::Validate() const {
+  if (task != "classification") {
+    return absl::InvalidArgumentError(
+        fmt::format("--task: found \"{}\", expected \"classification\"", task));
+  }
+  if (dtype != "f16" && dtype != "f32") {
+    return absl::InvalidArgumentError(
+        fmt::format("--dtype: found \"{}\", expected \"f16\" or \"f32\"", dtype));
+  }
+  DIMMER_RETURN_IF_ERROR(ParseDataFormat(format).status());
+  DIMMER_RETURN_IF_ERROR(CheckRange("--workers", sparsify.workers, 1, 256));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--epochs", sparsify.epochs, 1, 1000));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--batch-size", sparsify.batch_size, 1, 65536));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--learning-rate", sparsify.learning_rate, 1e-12, 1));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--weight-decay", sparsify.weight_decay, 0, 1));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--hoyer", sparsify.hoyer, 0, 1e3));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--checkpoint-steps", sparsify.checkpoint_steps, 1, 1e9));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--experts", route.experts, 1, 65536));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--router-width", route.width, 1, 65536));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--router-epochs", route.epochs, 1, 1000));
+  DIMMER_RETURN_IF_ERROR(
+      CheckRange("--router-tokens", static_cast<double>(route.max_tokens), 1, 1e12));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--max-tokens", max_tokens, 3, 1 << 20));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--keep-quality", keep_quality, 0, 1));
+  return absl::OkStatus();
+}
+
+std::string CommandLine(const ConvertOptions& o) {
+  std::string command = fmt::format("dimmer-convert run --checkpoint {} --data {}",
+                                    BaseName(o.checkpoint), BaseName(o.data));
+  if (!o.exclude.empty()) command += " --exclude " + BaseName(o.exclude);
+  if (!o.notes.empty()) command += " --notes " + BaseName(o.notes);
+  return command + fmt::format(
+                       " --format {} --task {} --seed {} --workers {} --epochs {} --batch-size {} "
+                       "--learning-rate {:g} --weight-decay {:g} --hoyer {:g} --max-tokens {} "
+                       "--calibration-rows {} --experts {} --router-width {} --router-epochs {} "
+                       "--router-tokens {} --keep-quality {:g} --dtype {} --to DIR --work DIR",
+                       o.format, o.task, o.sparsify.seed, o.sparsify.workers, o.sparsify.epochs,
+                       o.sparsify.batch_size, o.sparsify.learning_rate, o.sparsify.weight_decay,
+                       o.sparsify.hoyer, o.max_tokens, o.calibration_rows, o.route.experts,
+                       o.route.width, o.route.epochs, o.route.max_tokens, o.keep_quality, o.dtype);
+}
+
+}  // namespace dimmer

@@ -1,0 +1,67 @@
+// Everything a conversion depends on, as given on the command line.
+#ifndef DIMMER_TRAINING_OPTIONS_H_
+#define DIMMER_TRAINING_OPTIONS_H_
+
+#include <absl/status/status.h>
+
+#include <cstdint>
+#include <string>
+
+#include "engine/package/safetensors.h"
+
+namespace dimmer {
+
+// Fine-tuning for sparse activations (training/sparsify.h).
+struct SparsifyOptions {
+  uint64_t seed = 1;
+  uint32_t workers = 2;  // threads, each with a part of every batch
+  uint32_t epochs = 4;
+  uint32_t batch_size = 32;  // rows
+  double learning_rate = 1e-4;
+  double weight_decay = 0.01;
+  double warmup = 0.06;     // share of all steps; then cosine to zero
+  double clip_norm = 1.0;   // of the whole gradient
+  double hoyer = 1e-3;      // alpha at full strength
+  double hoyer_ramp = 0.5;  // share of all steps over which alpha grows from zero
+  uint32_t checkpoint_steps = 200;
+};
+
+// Router training (training/route.h).
+struct RouteOptions {
+  uint64_t seed = 1;
+  uint32_t experts = 96;
+  uint32_t width = 64;  // of the router's hidden layer
+  uint32_t epochs = 5;
+  uint32_t batch_tokens = 128;
+  double learning_rate = 1e-3;   // Adam, cosine to zero
+  uint64_t max_tokens = 400000;  // training tokens kept in memory; rows beyond are left out
+};
+
+struct ConvertOptions {
+  std::string checkpoint;  // Hugging Face directory
+  std::string data;        // labelled rows
+  std::string exclude;     // rows never to be seen, e.g. the validation file; may be empty
+  std::string format = "auto";
+  std::string task = "classification";
+  std::string to;     // the package's directory
+  std::string work;   // intermediate results
+  std::string notes;  // Markdown for the model card; may be empty
+  std::string dtype = "f16";
+  uint32_t max_tokens = 128;
+  uint64_t calibration_rows = 1500;
+  double keep_quality = 0.995;  // default tau: the largest that keeps this share of the quality
+  SparsifyOptions sparsify;
+  RouteOptions route;
+
+  // InvalidArgument names the option, what was found and what was expected.
+  absl::Status Validate() const;
+  DType weight_dtype() const { return dtype == "f32" ? DType::kF32 : DType::kF16; }
+};
+
+// The command that repeats the conversion: no directories but the names of the inputs, every option
+// that its result depends on.
+std::string CommandLine(const ConvertOptions& options);
+
+}  // namespace dimmer
+
+#endif  // DIMMER_TRAINING_OPTIONS_H_

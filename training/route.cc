@@ -1,0 +1,179 @@
+#include "training/route.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "engine/util/thread_pool.h"
+#include "training/kernels.h"
+#include "training/random.h"
+
+namespace dimmer {
+namespace {
+
+using torch::Tensor;
+
+constexpr int64_t kChunk = 1024;  // tokens whose norms are computed at a time
+
+Tensor NormsOf(const FfnWeights& ffn, uint32_t experts, const Tensor& inputs) {
+  std::vector<Tensor> chunks;
+  for (int64_t begin = 0; begin < inputs.size(0); begin += kChunk) {
+    const int64_t count = std::min(kChunk, inputs.size(0) - begin);
+    chunks.push_back(ExpertNorms(ffn, experts, inputs.narrow(0, begin, count)));
+  }
+  return torch::cat(chunks);
+}
+
+Tensor Scores(const Tensor& inputs, const Tensor& w1, const Tensor& w2) {
+  return at::linear(at::relu(at::linear(inputs, w1)), w2).abs();
+}
+
+Tensor InitialWeights(int64_t rows, int64_t columns, uint64_t key) {
+  Tensor weights = torch::empty({rows, columns});
+  RandomStream random(key);
+  const double bound = 1 / std::sqrt(static_cast<double>(columns));
+  for (int64_t i = 0; i < weights.numel(); ++i) {
+    weights.data_ptr<float>()[i] = static_cast<float>((2 * random.Uniform() - 1) * bound);
+  }
+  return weights;
+}
+
+// A weight matrix and Adam's state for it.
+struct AdamMatrix {
+  explicit AdamMatrix(Tensor initial)
+      : value(std::move(initial)),
+        first(torch::zeros_like(value)),
+        second(torch::zeros_like(value)) {}
+
+  void Update(const Tensor& gradient, double rate, int64_t step) {
+    const Tensor dense = gradient.contiguous();
+    const float* gradients[] = {dense.data_ptr<float>()};
+    const auto span = [](const Tensor& t) {
+      return std::span(t.data_ptr<float>(), static_cast<size_t>(t.numel()));
+    };
+    AdamUpdate({.learning_rate = static_cast<float>(rate), .step = step}, gradients, span(value),
+               span(first), span(second));
+  }
+
+  Tensor value, first, second;
+};
+
+std::vector<float> ToVector(const Tensor& tensor) {
+  const Tensor dense = tensor.contiguous();
+  return {dense.data_ptr<float>(), dense.data_ptr<float>() + dense.numel()};
+}
+
+}  // namespace
+
+FfnWeights FfnOf(const BertTrainee& model, int64_t layer) {
+  FfnWeights ffn;
+  const std::string prefix = fmt::format("bert.encoder.layer.{}.", layer);
+  for (const Parameter& parameter : model.parameters()) {
+    const Tensor value = parameter.value.detach();
+    if (parameter.name == prefix + "intermediate.dense.weight") ffn.up = value;
+    if (parameter.name == prefix + "intermediate.dense.bias") ffn.up_bias = value;
+    if (parameter.name == prefix + "output.dense.weight") ffn.down = value;
+  }
+  return ffn;
+}
+
+Tensor ExpertNorms(const FfnWeights& ffn, uint32_t experts, const Tensor& inputs) {
+  const at::NoGradGuard frozen;
+  const int64_t size = ffn.up.size(0) / experts;
+  const int64_t tokens = inputs.size(0);
+  const Tensor slabs = ffn.down.t().reshape({experts, size, -1});       // W2_n [e, d]
+  const Tensor gram = at::bmm(slabs, slabs.transpose(1, 2));            // [E, e, e]
+  const Tensor act = at::relu(at::linear(inputs, ffn.up, ffn.up_bias))  // [E, tokens, e]
+                         .reshape({tokens, experts, size})
+                         .transpose(0, 1)
+                         .contiguous();
+  const Tensor squares = (at::bmm(act, gram) * act).sum(2);  // [E, tokens]
+  return squares.clamp_min(0).sqrt().t().contiguous();
+}
+
+std::vector<Tensor> CollectFfnInputs(const BertTrainee& model, std::span<const Example> examples,
+                                     uint64_t max_tokens, uint64_t seed, uint32_t workers) {
+  std::vector<uint32_t> rows;
+  uint64_t tokens = 0;
+  for (uint32_t row :
+       Permutation(static_cast<uint32_t>(examples.size()), RandomKey({seed, 0x20F3E}))) {
+    if (tokens + examples[row].ids.size() > max_tokens) continue;
+    tokens += examples[row].ids.size();
+    rows.push_back(row);
+  }
+  constexpr size_t kRows = 64;
+  const size_t chunks = (rows.size() + kRows - 1) / kRows;
+  std::vector<std::vector<Tensor>> parts(chunks);
+  ThreadPool pool(workers);
+  pool.ParallelFor(chunks, [&](size_t chunk, size_t) {
+    const size_t begin = chunk * kRows;
+    const size_t count = std::min(kRows, rows.size() - begin);
+    parts[chunk] = model.FfnInputs(Pack(examples, std::span(rows).subspan(begin, count)));
+  });
+  std::vector<Tensor> inputs;
+  for (int64_t layer = 0; layer < model.shape().layers; ++layer) {
+    std::vector<Tensor> pieces;
+    for (std::vector<Tensor>& part : parts) pieces.push_back(std::move(part[layer]));
+    inputs.push_back(torch::cat(pieces));
+  }
+  return inputs;
+}
+
+Router TrainRouter(const FfnWeights& ffn, const Tensor& inputs, const Tensor& check_inputs,
+                   int64_t layer, const RouteOptions& options, const RouteProgress& on_progress) {
+  const at::NoGradGuard manual;  // two layers: the gradient is written out below
+  const Tensor norms = NormsOf(ffn, options.experts, inputs);
+  // Targets of unit size make one learning rate fit all layers; w2 takes the scale back at the end.
+  const double scale = std::max(1e-12, norms.square().mean().sqrt().item<double>());
+  const Tensor targets = norms / scale;
+  const double variance = std::max(1e-12, targets.var(0, false).mean().item<double>());
+  const auto layer_key = static_cast<uint64_t>(layer);
+  AdamMatrix w1(InitialWeights(options.width, inputs.size(1),
+                               RandomKey({options.seed, 0x2007E2, layer_key, 1})));
+  AdamMatrix w2(InitialWeights(options.experts, options.width,
+                               RandomKey({options.seed, 0x2007E2, layer_key, 2})));
+  const auto tokens = static_cast<uint64_t>(inputs.size(0));
+  const uint64_t per_epoch = (tokens + options.batch_tokens - 1) / options.batch_tokens;
+  const uint64_t steps = per_epoch * options.epochs;
+  std::vector<uint32_t> order;
+  double recent = 0;
+  for (uint64_t step = 0; step < steps; ++step) {
+    if (step % per_epoch == 0) {
+      order = Permutation(static_cast<uint32_t>(tokens),
+                          RandomKey({options.seed, 0x2007E3, layer_key, step / per_epoch}));
+    }
+    const uint64_t begin = step % per_epoch * options.batch_tokens;
+    const uint64_t count = std::min<uint64_t>(options.batch_tokens, tokens - begin);
+    const std::vector<int64_t> picked(order.begin() + static_cast<ptrdiff_t>(begin),
+                                      order.begin() + static_cast<ptrdiff_t>(begin + count));
+    const Tensor index = torch::tensor(at::ArrayRef<int64_t>(picked), torch::kInt64);
+    const Tensor z = inputs.index_select(0, index);
+    const Tensor hidden = at::relu(at::linear(z, w1.value));  // [b, w]
+    const Tensor raw = at::linear(hidden, w2.value);          // [b, E]
+    const Tensor error = raw.abs() - targets.index_select(0, index);
+    const Tensor draw = error * raw.sign() * (2.0 / static_cast<double>(error.numel()));
+    const Tensor dhidden = at::mm(draw, w2.value) * hidden.gt(0);
+    const double rate =
+        options.learning_rate * 0.5 *
+        (1 + std::cos(std::numbers::pi * static_cast<double>(step) / static_cast<double>(steps)));
+    const auto number = static_cast<int64_t>(step + 1);
+    w2.Update(at::mm(draw.t(), hidden), rate, number);
+    w1.Update(at::mm(dhidden.t(), z), rate, number);
+    if (on_progress && (step % 500 == 499 || step + 1 == steps)) {
+      recent = error.square().mean().item<double>() / variance;
+      on_progress(step + 1, steps, recent);
+    }
+  }
+  Router router;
+  const Tensor expected = NormsOf(ffn, options.experts, check_inputs) / scale;
+  const double mse =
+      (Scores(check_inputs, w1.value, w2.value) - expected).square().mean().item<double>();
+  router.explained = 1 - mse / std::max(1e-12, expected.var(0, false).mean().item<double>());
+  router.w1 = ToVector(w1.value);
+  router.w2 = ToVector(w2.value * scale);
+  return router;
+}
+
+}  // namespace dimmer

@@ -1,0 +1,54 @@
+// Trains the routers that predict each expert's output norm (ALGORITHM.md, section 3).
+#ifndef DIMMER_TRAINING_ROUTE_H_
+#define DIMMER_TRAINING_ROUTE_H_
+
+#include <absl/status/statusor.h>
+#include <torch/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "training/batch.h"
+#include "training/bert_trainee.h"
+#include "training/options.h"
+
+namespace dimmer {
+
+// Scores of layer's experts are |w2 relu(w1 z)|.
+struct Router {
+  std::vector<float> w1;  // [width, d]
+  std::vector<float> w2;  // [experts, width]
+  double explained = 0;   // 1 - MSE / variance of the norms, on the check tokens
+};
+
+// One FFN of the frozen model, neurons in expert order.
+struct FfnWeights {
+  torch::Tensor up, up_bias;  // [d_ff, d], [d_ff]
+  torch::Tensor down;         // [d, d_ff]
+};
+
+// || act(z W1_n + b1_n) W2_n ||_2 of every token and expert [tokens, experts], before b2; by the
+// Gram matrices W2_n W2_n^T.
+torch::Tensor ExpertNorms(const FfnWeights& ffn, uint32_t experts, const torch::Tensor& inputs);
+
+// Inputs of all FFNs for `examples`, [layers] of [tokens, d], for as many rows, in a seeded order,
+// as fit into max_tokens.
+std::vector<torch::Tensor> CollectFfnInputs(const BertTrainee& model,
+                                            std::span<const Example> examples, uint64_t max_tokens,
+                                            uint64_t seed, uint32_t workers);
+
+// Regression by MSE on one layer. Runs on the calling thread; different layers may run at the same
+// time. Deterministic. `on_progress(batches done, in all, recent MSE over the variance)`.
+using RouteProgress = std::function<void(uint64_t, uint64_t, double)>;
+Router TrainRouter(const FfnWeights& ffn, const torch::Tensor& inputs,
+                   const torch::Tensor& check_inputs, int64_t layer, const RouteOptions& options,
+                   const RouteProgress& on_progress);
+
+// The FFN of a layer of `model`.
+FfnWeights FfnOf(const BertTrainee& model, int64_t layer);
+
+}  // namespace dimmer
+
+#endif  // DIMMER_TRAINING_ROUTE_H_

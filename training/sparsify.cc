@@ -1,0 +1,338 @@
+#include "training/sparsify.h"
+
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <numbers>
+#include <numeric>
+#include <utility>
+
+#include "engine/package/safetensors.h"
+#include "engine/util/status.h"
+#include "engine/util/thread_pool.h"
+#include "training/kernels.h"
+#include "training/random.h"
+
+namespace dimmer {
+namespace {
+
+using torch::Tensor;
+
+constexpr uint64_t kProgressSteps = 10;
+
+// Sums over steps; the means go into reports.
+struct Totals {
+  double loss = 0, hoyer = 0;
+  uint64_t rows = 0, tokens = 0;
+  std::vector<double> active;  // per layer
+
+  void Add(const Totals& other) {
+    loss += other.loss;
+    hoyer += other.hoyer;
+    rows += other.rows;
+    tokens += other.tokens;
+    active.resize(std::max(active.size(), other.active.size()));
+    for (size_t l = 0; l < other.active.size(); ++l) active[l] += other.active[l];
+  }
+};
+
+nlohmann::json ToJson(const Totals& totals) {
+  return {{"loss", totals.loss},
+          {"hoyer", totals.hoyer},
+          {"rows", totals.rows},
+          {"tokens", totals.tokens},
+          {"active", totals.active}};
+}
+
+// What one worker computes for its part of a batch.
+struct PartResult {
+  std::vector<Tensor> gradients;  // as the trained parameters
+  Totals totals;
+};
+
+std::span<float> Floats(const Tensor& tensor) {
+  return {tensor.data_ptr<float>(), static_cast<size_t>(tensor.numel())};
+}
+
+class Trainer {
+ public:
+  Trainer(BertTrainee& model, std::span<const Example> training, std::span<const Example> check,
+          const SparsifyOptions& options, std::string state_path, std::string fingerprint,
+          const SparsifyCallbacks& callbacks)
+      : model_(model),
+        training_(training),
+        check_(check),
+        options_(options),
+        state_path_(std::move(state_path)),
+        fingerprint_(std::move(fingerprint)),
+        callbacks_(callbacks),
+        pool_(options.workers),
+        steps_per_epoch_((training.size() + options.batch_size - 1) / options.batch_size),
+        steps_(steps_per_epoch_ * options.epochs) {
+    for (Parameter& parameter : model.parameters()) {
+      if (!parameter.trained) continue;
+      trained_.push_back(&parameter);
+      inputs_.push_back(parameter.value);
+      first_.push_back(torch::zeros_like(parameter.value.detach()));
+      second_.push_back(torch::zeros_like(parameter.value.detach()));
+    }
+  }
+
+  absl::StatusOr<std::vector<EpochReport>> Run() {
+    DIMMER_RETURN_IF_ERROR(Restore());
+    if (callbacks_.on_start) callbacks_.on_start(step_, steps_);
+    while (step_ < steps_) {
+      const uint64_t epoch = step_ / steps_per_epoch_;
+      const std::vector<uint32_t> order = Permutation(static_cast<uint32_t>(training_.size()),
+                                                      RandomKey({options_.seed, 0x5A0FF1E, epoch}));
+      while (step_ < (epoch + 1) * steps_per_epoch_) {
+        DIMMER_RETURN_IF_ERROR(Step(order));
+        const bool epoch_ends = step_ == (epoch + 1) * steps_per_epoch_;
+        if (epoch_ends) EndEpoch(static_cast<uint32_t>(epoch + 1));
+        if (epoch_ends || step_ % options_.checkpoint_steps == 0) DIMMER_RETURN_IF_ERROR(Save());
+        if (callbacks_.stop && callbacks_.stop(step_)) return absl::CancelledError("stopped");
+      }
+    }
+    return reports_;
+  }
+
+ private:
+  absl::Status Step(const std::vector<uint32_t>& order) {
+    const uint64_t begin = step_ % steps_per_epoch_ * options_.batch_size;
+    const uint64_t end = std::min<uint64_t>(begin + options_.batch_size, order.size());
+    const auto parts = DealOut(training_, std::span(order).subspan(begin, end - begin),
+                               static_cast<uint32_t>(pool_.threads()));
+    uint64_t tokens = 0;
+    for (size_t i = begin; i < end; ++i) tokens += training_[order[i]].ids.size();
+    std::vector<PartResult> results(parts.size());
+    pool_.ParallelFor(parts.size(), [&](size_t part, size_t) {
+      if (parts[part].empty()) return;
+      results[part] = ComputePart(Pack(training_, parts[part]), part, end - begin, tokens);
+    });
+    std::erase_if(results, [](const PartResult& part) { return part.gradients.empty(); });
+    DIMMER_RETURN_IF_ERROR(Update(results));
+    ++step_;
+    Totals totals;
+    for (const PartResult& part : results) totals.Add(part.totals);
+    epoch_totals_.Add(totals);
+    recent_.Add(totals);
+    if (callbacks_.on_progress && (step_ % kProgressSteps == 0 || step_ == steps_)) {
+      callbacks_.on_progress(Progress());
+      recent_ = {};
+    }
+    return absl::OkStatus();
+  }
+
+  PartResult ComputePart(const PackedBatch& batch, size_t part, uint64_t rows, uint64_t tokens) {
+    const auto layers = static_cast<double>(model_.shape().layers);
+    const TrainForward forward =
+        model_.Forward(batch, RandomKey({options_.seed, 0xD20, step_, part}));
+    const Tensor labels = torch::tensor(at::ArrayRef<int64_t>(batch.labels), torch::kInt64);
+    const Tensor cross_entropy =
+        at::cross_entropy_loss(forward.logits, labels, {}, at::Reduction::Sum);
+    const double alpha = options_.hoyer * HoyerFactor(step_, steps_, options_.hoyer_ramp);
+    const Tensor loss = cross_entropy / static_cast<double>(rows) +
+                        forward.hoyer * (alpha / (layers * static_cast<double>(tokens)));
+    PartResult result;
+    result.gradients = torch::autograd::grad({loss}, inputs_);
+    for (Tensor& gradient : result.gradients) gradient = gradient.contiguous();
+    result.totals.loss = cross_entropy.item<float>();
+    result.totals.hoyer = forward.hoyer.item<float>() / layers;
+    result.totals.rows = batch.sequences();
+    result.totals.tokens = batch.tokens();
+    result.totals.active.assign(forward.active.begin(), forward.active.end());
+    return result;
+  }
+
+  absl::Status Update(const std::vector<PartResult>& parts) {
+    std::vector<double> squares(trained_.size());
+    const auto gradients = [&](size_t i) {
+      std::vector<const float*> list;
+      for (const PartResult& part : parts) list.push_back(part.gradients[i].data_ptr<float>());
+      return list;
+    };
+    pool_.ParallelFor(trained_.size(), [&](size_t i, size_t) {
+      squares[i] = SquaredNorm(gradients(i), inputs_[i].numel());
+    });
+    const double norm = std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
+    if (!std::isfinite(norm)) {
+      return absl::InternalError(
+          fmt::format("sparsify: the gradient of step {} is not finite: lower --learning-rate "
+                      "or --hoyer",
+                      step_ + 1));
+    }
+    const double clip = norm > options_.clip_norm ? options_.clip_norm / norm : 1;
+    const double rate = options_.learning_rate * LearningRateFactor(step_, steps_, options_.warmup);
+    pool_.ParallelFor(trained_.size(), [&](size_t i, size_t) {
+      const AdamStep step{
+          .learning_rate = static_cast<float>(rate),
+          .weight_decay = static_cast<float>(trained_[i]->decayed ? options_.weight_decay : 0),
+          .gradient_scale = static_cast<float>(clip),
+          .step = static_cast<int64_t>(step_ + 1)};
+      AdamUpdate(step, gradients(i), Floats(inputs_[i]), Floats(first_[i]), Floats(second_[i]));
+    });
+    return absl::OkStatus();
+  }
+
+  SparsifyProgress Progress() const {
+    const auto cells = static_cast<double>(recent_.tokens * model_.shape().hidden);
+    const double active = std::accumulate(recent_.active.begin(), recent_.active.end(), 0.0);
+    return {.step = step_,
+            .steps = steps_,
+            .loss = recent_.loss / static_cast<double>(recent_.rows),
+            .hoyer = recent_.hoyer / static_cast<double>(recent_.tokens),
+            .active = active / cells / static_cast<double>(recent_.active.size())};
+  }
+
+  void EndEpoch(uint32_t epoch) {
+    EpochReport report{.epoch = epoch,
+                       .loss = epoch_totals_.loss / static_cast<double>(epoch_totals_.rows),
+                       .hoyer = epoch_totals_.hoyer / static_cast<double>(epoch_totals_.tokens)};
+    const auto cells = static_cast<double>(epoch_totals_.tokens * model_.shape().hidden);
+    for (double active : epoch_totals_.active) report.active.push_back(active / cells);
+    report.accuracy = Accuracy(model_, check_, options_.workers);
+    reports_.push_back(report);
+    epoch_totals_ = {};
+    if (callbacks_.on_epoch) callbacks_.on_epoch(report);
+  }
+
+  absl::Status Save() const;
+  absl::Status Restore();
+
+  BertTrainee& model_;
+  std::span<const Example> training_, check_;
+  const SparsifyOptions options_;
+  const std::string state_path_, fingerprint_;
+  const SparsifyCallbacks& callbacks_;
+  ThreadPool pool_;
+  const uint64_t steps_per_epoch_, steps_;
+  std::vector<Parameter*> trained_;
+  std::vector<Tensor> inputs_, first_, second_;  // the trained values, Adam's two moments
+  uint64_t step_ = 0;                            // steps done
+  Totals epoch_totals_, recent_;
+  std::vector<EpochReport> reports_;
+};
+
+absl::Status Trainer::Save() const {
+  std::vector<TensorToWrite> tensors;
+  for (size_t i = 0; i < trained_.size(); ++i) {
+    const std::vector<int64_t> shape = inputs_[i].sizes().vec();
+    const std::string& name = trained_[i]->name;
+    tensors.push_back({name, DType::kF32, shape, Floats(inputs_[i])});
+    tensors.push_back({"adam.first." + name, DType::kF32, shape, Floats(first_[i])});
+    tensors.push_back({"adam.second." + name, DType::kF32, shape, Floats(second_[i])});
+  }
+  nlohmann::json reports = nlohmann::json::array();
+  for (const EpochReport& report : reports_) reports.push_back(dimmer::ToJson(report));
+  const nlohmann::json position = {
+      {"step", step_}, {"reports", reports}, {"epoch", ToJson(epoch_totals_)}};
+  return Annotate(WriteSafetensors(state_path_, tensors,
+                                   {{"fingerprint", fingerprint_}, {"position", position.dump()}}),
+                  "sparsify: saving its state");
+}
+
+absl::Status Trainer::Restore() {
+  if (!std::filesystem::exists(state_path_)) return absl::OkStatus();
+  auto opened = SafetensorsFile::Open(state_path_);
+  // A state that cannot be read or belongs to other inputs is stale: train from the start.
+  if (!opened.ok()) return absl::OkStatus();
+  const SafetensorsFile& file = **opened;
+  const auto fingerprint = file.metadata().find("fingerprint");
+  const auto stated = file.metadata().find("position");
+  if (fingerprint == file.metadata().end() || fingerprint->second != fingerprint_ ||
+      stated == file.metadata().end()) {
+    return absl::OkStatus();
+  }
+  for (size_t i = 0; i < trained_.size(); ++i) {
+    const std::string& name = trained_[i]->name;
+    for (const auto& [key, tensor] :
+         {std::pair(name, &inputs_[i]), std::pair("adam.first." + name, &first_[i]),
+          std::pair("adam.second." + name, &second_[i])}) {
+      const TensorView* view = file.Find(key);
+      if (view == nullptr || view->elements() != tensor->numel()) {
+        return absl::InvalidArgumentError(
+            fmt::format("{}: {}: missing or of another size; remove the file", state_path_, key));
+      }
+      DIMMER_RETURN_IF_ERROR(ReadFloats(*view, Floats(*tensor)));
+    }
+  }
+  try {
+    const auto position = nlohmann::json::parse(stated->second);
+    step_ = position.at("step");
+    const nlohmann::json& totals = position.at("epoch");
+    epoch_totals_ = {.loss = totals.at("loss"),
+                     .hoyer = totals.at("hoyer"),
+                     .rows = totals.at("rows"),
+                     .tokens = totals.at("tokens"),
+                     .active = totals.at("active")};
+    for (const nlohmann::json& report : position.at("reports")) {
+      reports_.push_back({.epoch = report.at("epoch"),
+                          .loss = report.at("loss"),
+                          .hoyer = report.at("hoyer"),
+                          .active = report.at("active"),
+                          .accuracy = report.at("accuracy")});
+    }
+  } catch (const nlohmann::json::exception& error) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: position: {}; remove the file", state_path_, error.what()));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+nlohmann::json ToJson(const EpochReport& report) {
+  return {{"epoch", report.epoch},
+          {"loss", report.loss},
+          {"hoyer", report.hoyer},
+          {"active", report.active},
+          {"accuracy", report.accuracy}};
+}
+
+absl::StatusOr<std::vector<EpochReport>> Sparsify(
+    BertTrainee& model, std::span<const Example> training, std::span<const Example> check,
+    const SparsifyOptions& options, const std::string& state_path, const std::string& fingerprint,
+    const SparsifyCallbacks& callbacks) {
+  try {
+    return Trainer(model, training, check, options, state_path, fingerprint, callbacks).Run();
+  } catch (const std::exception& error) {  // libtorch's, e.g. out of memory
+    return absl::InternalError(fmt::format("sparsify: {}", error.what()));
+  }
+}
+
+double Accuracy(const BertTrainee& model, std::span<const Example> examples, uint32_t workers) {
+  constexpr size_t kChunk = 32;
+  const size_t chunks = (examples.size() + kChunk - 1) / kChunk;
+  std::vector<uint64_t> correct(chunks, 0);
+  ThreadPool pool(workers);
+  pool.ParallelFor(chunks, [&](size_t chunk, size_t) {
+    const at::NoGradGuard frozen;
+    PackedBatch batch;
+    const size_t end = std::min(examples.size(), (chunk + 1) * kChunk);
+    for (size_t i = chunk * kChunk; i < end; ++i) batch.Add(examples[i]);
+    const Tensor best = model.Forward(batch, std::nullopt).logits.argmax(1);
+    for (int64_t i = 0; i < batch.sequences(); ++i) {
+      correct[chunk] += best[i].item<int64_t>() == batch.labels[i] ? 1 : 0;
+    }
+  });
+  const uint64_t sum = std::accumulate(correct.begin(), correct.end(), uint64_t{0});
+  return static_cast<double>(sum) / static_cast<double>(examples.size());
+}
+
+double LearningRateFactor(uint64_t step, uint64_t steps, double warmup) {
+  const double warm = warmup * static_cast<double>(steps);
+  const auto now = static_cast<double>(step);
+  if (now < warm) return (now + 1) / (warm + 1);
+  const double progress = (now - warm) / std::max(1.0, static_cast<double>(steps) - warm);
+  return 0.5 * (1 + std::cos(std::numbers::pi * progress));
+}
+
+double HoyerFactor(uint64_t step, uint64_t steps, double ramp) {
+  const double length = ramp * static_cast<double>(steps);
+  return length <= 0 ? 1 : std::min(1.0, static_cast<double>(step) / length);
+}
+
+}  // namespace dimmer

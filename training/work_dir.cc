@@ -1,0 +1,78 @@
+#include "training/work_dir.h"
+
+#include <filesystem>
+#include <system_error>
+
+#include "engine/package/json_fields.h"
+#include "engine/package/package.h"
+#include "engine/util/status.h"
+
+namespace dimmer {
+
+absl::StatusOr<StageDir> StageDir::Open(const std::string& work, const std::string& stage) {
+  std::string directory = work + "/" + stage;
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) {
+    return absl::FailedPreconditionError(
+        fmt::format("{}: cannot create this folder: {}", directory, error.message()));
+  }
+  return StageDir(std::move(directory));
+}
+
+std::optional<nlohmann::json> StageDir::Done(const std::string& fingerprint) const {
+  const auto text = ReadTextFile(Path("done.json"));
+  if (!text.ok()) return std::nullopt;
+  const auto json = ParseJson(*text, Path("done.json"));
+  if (!json.ok() || !json->is_object() || json->value("fingerprint", "") != fingerprint ||
+      !json->contains("files") || !json->contains("report")) {
+    return std::nullopt;
+  }
+  for (const auto& [file, checksum] : json->at("files").items()) {
+    const auto found = FileChecksum(Path(file));
+    if (!found.ok() || checksum != *found) return std::nullopt;
+  }
+  return json->at("report");
+}
+
+absl::Status StageDir::MarkDone(const std::string& fingerprint,
+                                const std::vector<std::string>& files,
+                                const nlohmann::json& report) const {
+  nlohmann::json checksums = nlohmann::json::object();
+  for (const std::string& file : files) {
+    DIMMER_ASSIGN_OR_RETURN(const std::string checksum, FileChecksum(Path(file)));
+    checksums[file] = checksum;
+  }
+  const nlohmann::json done = {
+      {"fingerprint", fingerprint}, {"files", checksums}, {"report", report}};
+  return WriteTextFile(Path("done.json"), done.dump(2) + "\n");
+}
+
+absl::Status SaveWeights(const std::string& path, const BertShape& shape, const WeightMap& weights,
+                         DType dtype) {
+  std::vector<TensorToWrite> tensors;
+  for (const NamedShape& tensor : BertTensors(shape)) {
+    tensors.push_back({tensor.name, dtype, tensor.shape, weights.at(tensor.name)});
+  }
+  // The metadata that the transformers library asks for.
+  return WriteSafetensors(path, tensors, {{"format", "pt"}});
+}
+
+absl::StatusOr<WeightMap> LoadWeights(const std::string& path, const BertShape& shape) {
+  DIMMER_ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(path));
+  WeightMap weights;
+  for (const NamedShape& tensor : BertTensors(shape)) {
+    const TensorView* view = file->Find(tensor.name);
+    if (view == nullptr || view->shape != tensor.shape) {
+      return absl::InvalidArgumentError(fmt::format(
+          "{}: {}: found {}, expected shape {}", path, tensor.name,
+          view == nullptr ? "nothing" : ShapeString(view->shape), ShapeString(tensor.shape)));
+    }
+    std::vector<float> values(view->elements());
+    DIMMER_RETURN_IF_ERROR(ReadFloats(*view, values));
+    weights[tensor.name] = std::move(values);
+  }
+  return weights;
+}
+
+}  // namespace dimmer
