@@ -1,0 +1,44 @@
+// One thread for the little work that must not run on gRPC's few threads: tokenizing on request,
+// writing the state file.
+//
+// Thread safety: Run() may be called from any thread.
+#ifndef DIMMER_SERVER_BACKGROUND_H_
+#define DIMMER_SERVER_BACKGROUND_H_
+
+#include <absl/status/status.h>
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+namespace dimmer {
+
+class Background {
+ public:
+  explicit Background(size_t max_waiting);
+  // Runs what waits, then returns.
+  ~Background();
+  Background(const Background&) = delete;
+  Background& operator=(const Background&) = delete;
+
+  // Runs `task` later, in order. ResourceExhausted if `max_waiting` tasks wait already: it is then
+  // not run.
+  absl::Status Run(std::function<void()> task);
+
+ private:
+  void Work();
+
+  const size_t max_waiting_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::function<void()>> tasks_;
+  bool stopping_ = false;
+  std::thread thread_;  // last: starts when the rest is there
+};
+
+}  // namespace dimmer
+
+#endif  // DIMMER_SERVER_BACKGROUND_H_
