@@ -19,7 +19,8 @@ namespace dimmer {
 struct TokenGate {
   GateKind kind = GateKind::kDynamicK;
   // Dynamic-k (Eq. 4 of the paper): expert n runs iff score_n >= tau * max score; ties run. Top-k:
-  // tau does not apply, beyond that the layer takes 0 for the dense path and never asks the gate.
+  // tau only switches. The layer takes 0 for the dense path and does not ask the gate; at any other
+  // tau (a top-k model's default is 1) the top_k best run. Quotas hold for both kinds alike.
   double tau = 0;
   uint32_t top_k = 1;  // top-k: exactly so many (of equal scores the lower experts)
 };

@@ -293,6 +293,8 @@ ModelInfo MakeInfo(const BertWeights& weights, const Package& package, std::stri
   if (package.moe) {
     info.calibration = package.moe->calibration;
     info.gate = package.moe->gate;
+    // tau only switches a top-k gate on and off (layers/gate.h); converted to be on.
+    if (info.gate.kind == GateKind::kTopK) info.gate.default_tau = 1;
     info.converted = true;
     info.provenance = package.moe->provenance;
   }

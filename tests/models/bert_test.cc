@@ -360,6 +360,7 @@ TEST(Bert, TopKGateRunsExactlyKUnlessDense) {
   TestBert bert = Converted();
   bert.gate = {GateKind::kTopK, 0, 2};
   const auto model = Load(bert);
+  EXPECT_EQ(model->info().gate.default_tau, 1);
   EXPECT_EQ(RunOne(*model, Text(bert, 7, 1, 1)).usage.layers[0].expert_runs, 14u);
   EXPECT_EQ(RunOne(*model, Text(bert, 7, 1, 0.01)).usage.layers[1].expert_runs, 14u);
   EXPECT_EQ(RunOne(*model, Text(bert, 7, 1, 0)).usage.layers[0].expert_runs, 42u);
