@@ -15,11 +15,11 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests/python"))
-import machine
 import numpy as np
 import tritonclient.grpc as triton
 
 import harness
+import machine
 
 BATCH = 64
 RESAMPLES = 10_000

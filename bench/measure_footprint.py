@@ -17,11 +17,11 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests/python"))
-import machine
 import numpy as np
 import tritonclient.grpc as triton
 
 import harness
+import machine
 
 
 def fp32_bytes(path: pathlib.Path) -> int:

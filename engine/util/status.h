@@ -24,10 +24,12 @@
 // error.
 #define DIMMER_ASSIGN_OR_RETURN(lhs, expr) \
   DIMMER_ASSIGN_OR_RETURN_IMPL_(DIMMER_CONCAT_(status_or_, __LINE__), lhs, expr)
+// NOLINTBEGIN(bugprone-macro-parentheses): a declaration can't stand in parentheses
 #define DIMMER_ASSIGN_OR_RETURN_IMPL_(tmp, lhs, expr) \
   auto tmp = (expr);                                  \
   if (!tmp.ok()) return tmp.status();                 \
   lhs = std::move(tmp).value()
+// NOLINTEND(bugprone-macro-parentheses)
 
 namespace dimmer {
 
