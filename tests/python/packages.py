@@ -1,7 +1,10 @@
 """Model repositories for tests: small models made up here, and a real one from PyPI."""
 
+import hashlib
+import json
 import pathlib
 
+import safetensors.torch
 import torch
 import transformers
 
@@ -38,6 +41,54 @@ def save(model: transformers.PreTrainedModel, directory: pathlib.Path, words) ->
     directory.mkdir(parents=True)
     model.save_pretrained(directory, safe_serialization=True)
     (directory / "vocab.txt").write_text("\n".join(words) + "\n")
+    return directory
+
+
+def convert(
+    directory: pathlib.Path, experts: int = 12, width: int = 16, gate=None, seed: int = 3
+) -> pathlib.Path:
+    """Adds random routers and a dimmer.json: a converted package, if not a clever one."""
+    config = json.loads((directory / "config.json").read_text())
+    d, hidden = config["hidden_size"], config["intermediate_size"]
+    modules, routers = [], {}
+    generator = torch.Generator().manual_seed(seed)
+    for layer in range(config["num_hidden_layers"]):
+        modules.append(
+            {
+                "layer": layer,
+                "module": "ffn",
+                "experts": experts,
+                "expert_size": hidden // experts,
+                "router_width": width,
+            }
+        )
+        name = f"layers.{layer}.ffn.router"
+        routers[f"{name}.w1"] = torch.randn((width, d), generator=generator)
+        routers[f"{name}.w2"] = torch.randn((experts, width), generator=generator)
+    safetensors.torch.save_file(routers, directory / "routers.safetensors")
+    points = [
+        {
+            "tau": tau,
+            "flop_fraction": share,
+            "quality": 0.5,
+            "quality_low": 0.4,
+            "quality_high": 0.6,
+            "experts_run": [experts * run] * len(modules),
+        }
+        for tau, share, run in ((0.0, 1.0, 1.0), (0.3, 0.8, 0.5), (1.0, 0.5, 1 / experts))
+    ]
+    spec = {
+        "format_version": 1,
+        "modules": modules,
+        "gate": gate or {"kind": "dynamic_k", "default_tau": 0.0},
+        "calibration": {"metric": "accuracy", "rows": 10, "tokens": 99, "points": points},
+        "provenance": {},
+        "checksums": {
+            name: "sha256:" + hashlib.sha256((directory / name).read_bytes()).hexdigest()
+            for name in ("model.safetensors", "routers.safetensors", "config.json", "vocab.txt")
+        },
+    }
+    (directory / "dimmer.json").write_text(json.dumps(spec, indent=1))
     return directory
 
 

@@ -143,6 +143,18 @@ def test_a_broken_state_file_does_not_pass_silently(repository, tmp_path, stubs)
     assert str(tmp_path) in server.output
 
 
+def cut_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def edit(directory, old, new):
+    path = directory / "dimmer.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
 def test_many_malformed_packages_beside_a_good_one(tmp_path, classify_with, stubs):
     """Each is refused with its reason; the good one is served."""
     names = []
@@ -161,6 +173,10 @@ def test_many_malformed_packages_beside_a_good_one(tmp_path, classify_with, stub
     bad("not-an-object", lambda d: (d / "config.json").write_text("[[[]]]"))
     bad("unknown-kind", lambda d: (d / "config.json").write_text('{"architectures": ["X"]}'))
     bad("newer", lambda d: (d / "dimmer.json").write_text('{"format_version": 99}'))
+    bad("changed-since", lambda d: cut_bit(packages.convert(d) / "model.safetensors"))
+    bad("no-routers", lambda d: (packages.convert(d) / "routers.safetensors").unlink())
+    bad("thirteen-experts", lambda d: edit(packages.convert(d), '"experts": 12', '"experts": 13'))
+    bad("no-gate", lambda d: edit(packages.convert(d), '"dynamic_k"', '"moon"'))
     (tmp_path / "no-version").mkdir()
     names.append("no-version")
     with harness.Server(tmp_path) as server:

@@ -4,9 +4,12 @@ The bound of 1e-4 is on logits of order one and on embeddings of unit length. Bo
 fp32; what is left between them is the order of sums (observed: some 1e-6).
 """
 
+import json
+
 import grpc
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import transformers
 import tritonclient.grpc as triton
@@ -162,6 +165,104 @@ def test_sentence_pairs(variants):
     wanted = reference_logits(root / "gelu" / "1", TINY_TEXTS, pairs)
     got = served(server, "gelu", "logits", TINY_TEXTS, pairs)
     np.testing.assert_allclose(got, wanted, rtol=0, atol=TOLERANCE)
+
+
+class GatedFfn(torch.nn.Module):
+    """The FFN of one layer with dynamic-k gating, written out by token and expert."""
+
+    def __init__(self, layer, routers, name, experts, tau):
+        super().__init__()
+        self.up, self.act = layer.intermediate.dense, layer.intermediate.intermediate_act_fn
+        self.down = layer.output.dense
+        self.w1, self.w2 = routers[f"{name}.w1"].float(), routers[f"{name}.w2"].float()
+        self.experts, self.tau = experts, tau
+        self.runs = 0
+
+    def forward(self, z):
+        size = self.up.out_features // self.experts
+        out = torch.zeros_like(z)
+        for index, token in enumerate(z[0]):
+            scores = (self.w2 @ torch.relu(self.w1 @ token)).abs()
+            for expert in (scores >= self.tau * scores.max()).nonzero().flatten().tolist():
+                slab = slice(expert * size, (expert + 1) * size)
+                hidden = self.act(self.up.weight[slab] @ token + self.up.bias[slab])
+                out[0, index] += self.down.weight[:, slab] @ hidden
+                self.runs += 1
+        return out + self.down.bias
+
+
+def gated_reference(directory, tau):
+    """transformers' model with every FFN gated as dimmer.json and routers.safetensors say."""
+    model = transformers.BertForSequenceClassification.from_pretrained(
+        directory, torch_dtype=torch.float32
+    ).eval()
+    routers = safetensors.torch.load_file(directory / "routers.safetensors")
+    modules = json.loads((directory / "dimmer.json").read_text())["modules"]
+    gates = []
+    for spec, layer in zip(modules, model.bert.encoder.layer, strict=True):
+        name = f"layers.{spec['layer']}.ffn.router"
+        gates.append(GatedFfn(layer, routers, name, spec["experts"], tau))
+        # transformers splits the FFN over two modules: all of it runs in the first.
+        layer.intermediate = gates[-1]
+        layer.output.dense = torch.nn.Identity()
+    return model, gates
+
+
+@pytest.mark.parametrize("tau", [0.05, 0.2, 0.5, 1.0])
+def test_dimmed_logits_match_gates_written_out(converted, stubs, tau):
+    directory, server = converted
+    model, gates = gated_reference(directory, tau)
+    wanted = run_alone(model, tokenizer_of(directory), TINY_TEXTS, None, lambda o, _: o.logits[0])
+    got = served(server, "converted", "logits", TINY_TEXTS, tau=tau)
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=TOLERANCE)
+    with grpc.insecure_channel(server.target()) as channel:
+        usage = (
+            stubs.inference_grpc.InferenceStub(channel)
+            .Classify(
+                stubs.inference.ClassifyRequest(
+                    model="converted", texts=TINY_TEXTS, budget={"tau": tau}
+                )
+            )
+            .usage
+        )
+    for layer, gate in zip(usage.layers, gates, strict=True):
+        assert layer.experts_run * usage.prompt_tokens == pytest.approx(gate.runs)
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    root = tmp_path_factory.mktemp("converted")
+    directory = packages.convert(packages.tiny_classifier(root, "converted", seed=11))
+    with harness.Server(root) as server:
+        yield directory, server
+
+
+def test_flops_are_counted_exactly(converted, stubs):
+    """The cost model of a dense and of a dimmed run, written out."""
+    directory, server = converted
+    d, hidden, layers, width, experts, labels = 64, 192, 2, 16, 12, 3
+    with grpc.insecure_channel(server.target()) as channel:
+        classify = stubs.inference_grpc.InferenceStub(channel).Classify
+
+        def usage_at(tau):
+            request = stubs.inference.ClassifyRequest(
+                model="converted", texts=["i feel so happy today"], budget={"tau": tau}
+            )
+            return classify(request).usage
+
+        dense, dimmed = usage_at(0), usage_at(0.3)
+    t = dense.prompt_tokens
+    assert t == 7
+    attention = layers * (2 * t * 4 * d * d + 2 * 2 * t * t * d)
+    head = 2 * d * d + 2 * d * labels  # pooler and classifier, on the first token alone
+    ffn = layers * 2 * t * 2 * d * hidden
+    assert dense.flops == dense.dense_flops == attention + ffn + head
+    pairs = sum(round(layer.experts_run * t) for layer in dimmed.layers)
+    assert 0 < pairs < layers * t * experts
+    gated = pairs * 2 * 2 * d * (hidden // experts)
+    routers = layers * 2 * t * (d * width + width * experts)
+    assert dimmed.flops == attention + gated + routers + head
+    assert dimmed.dense_flops == dense.dense_flops
 
 
 def test_an_unknown_activation_is_refused_and_named(tmp_path, stubs):
