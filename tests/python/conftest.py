@@ -55,6 +55,7 @@ def repository(tmp_path_factory) -> pathlib.Path:
 
     root = tmp_path_factory.mktemp("repository")
     packages.tiny_classifier(root, "tiny")
+    packages.convert(packages.tiny_classifier(root, "dimmable"))
     packages.truncate(packages.tiny_classifier(root, "broken"))
     packages.link_minilm(root)
     return root

@@ -124,6 +124,12 @@ def test_bad_settings_are_refused_whole(light, fields):
     assert light.set(dry_run=True).settings == before
 
 
+def test_a_plain_checkpoint_has_no_light_to_turn(admin, stubs):
+    with pytest.raises(grpc.RpcError) as caught:
+        admin.SetTau(stubs.admin.SetTauRequest(model="tiny", default_tau=0.1))
+    assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+
+
 def test_unknown_model(admin, stubs):
     with pytest.raises(grpc.RpcError) as caught:
         admin.SetTau(stubs.admin.SetTauRequest(model="void", default_tau=0.1))

@@ -119,16 +119,16 @@ def set_tau(server, stubs, **fields):
 
 def test_set_tau_survives_a_restart(repository, tmp_path, stubs, classify_with):
     with harness.Server(repository, state_dir=tmp_path) as server:
-        set_tau(server, stubs, model="tiny", default_tau=0.25, max_tau=0.5)
+        set_tau(server, stubs, model="dimmable", default_tau=0.25, max_tau=0.5)
     with harness.Server(repository, state_dir=tmp_path) as server:
-        settings = set_tau(server, stubs, model="tiny", dry_run=True).settings
+        settings = set_tau(server, stubs, model="dimmable", dry_run=True).settings
         assert (settings.default_tau, settings.max_tau) == (0.25, 0.5)
         assert settings.revision >= 2
 
 
 def test_a_broken_state_file_does_not_pass_silently(repository, tmp_path, stubs):
     with harness.Server(repository, state_dir=tmp_path) as server:
-        set_tau(server, stubs, model="tiny", default_tau=0.25)
+        set_tau(server, stubs, model="dimmable", default_tau=0.25)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files
     for path in files:
