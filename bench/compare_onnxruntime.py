@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Times a package against ONNX Runtime (fp32, all optimisations) in one interleaved run.
 
-    bench/compare_onnxruntime.py --model DIR [--batch 1,32] [--tokens 22] [--tau 0,0.1] [--threads 1]
+    bench/compare_onnxruntime.py --model DIR [--batch 1,32] [--tokens 22] [--tau 0] [--threads 1]
 
 The package is exported through `transformers`, as the dense model that it also is. Both sides get
 the same token ids, made from real texts (--texts, one a line), joined and cut to --tokens each, and
 take turns, so that a change of the machine's speed meets both. Needs onnxruntime and onnx besides
-tests/python/requirements.txt.
+tests/python/requirements.txt (see bench/requirements.txt).
 """
 
 import argparse
@@ -18,11 +18,12 @@ import subprocess
 import tempfile
 import time
 
-import machine
 import numpy as np
 import onnxruntime
 import torch
 import transformers
+
+import machine
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXTS = [
@@ -114,9 +115,7 @@ def make_session(path, threads):
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        str(path), settings, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
 
 
 class Dimmer:
