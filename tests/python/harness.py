@@ -12,7 +12,7 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARIES = pathlib.Path(os.environ.get("DIMMER_BIN", ROOT / "build/release/bin")).resolve()
-MODELS = ROOT / "models"
+MODELS = pathlib.Path(os.environ.get("DIMMER_MODELS", ROOT / "models"))
 SHARED_DATA = pathlib.Path(os.environ.get("DIMMER_SHARED_DATA", ROOT.parent / "shared/data"))
 
 START_SECONDS = 120  # sanitizers are slow; a limit against hanging, not a bound that is tested

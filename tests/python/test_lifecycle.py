@@ -168,7 +168,6 @@ def test_many_malformed_packages_beside_a_good_one(tmp_path, classify_with, stub
     bad("empty", lambda d: (d / "model.safetensors").write_bytes(b""))
     bad("huge-header", lambda d: (d / "model.safetensors").write_bytes(b"\xff" * 7 + b"\x7f{}"))
     bad("no-weights", lambda d: (d / "model.safetensors").unlink())
-    bad("no-vocabulary", lambda d: (d / "vocab.txt").unlink())
     bad("bad-json", lambda d: (d / "config.json").write_text('{"hidden_size": '))
     bad("not-an-object", lambda d: (d / "config.json").write_text("[[[]]]"))
     bad("unknown-kind", lambda d: (d / "config.json").write_text('{"architectures": ["X"]}'))
@@ -188,6 +187,17 @@ def test_many_malformed_packages_beside_a_good_one(tmp_path, classify_with, stub
                     classify(stubs.inference.ClassifyRequest(model=name, texts=["i"]))
                 assert caught.value.code() == grpc.StatusCode.UNAVAILABLE, name
                 assert name in server.output, f"the log names {name}"
+
+
+def test_a_package_without_a_vocabulary_takes_ids_alone(tmp_path, stubs):
+    (packages.tiny_classifier(tmp_path, "ids-only") / "vocab.txt").unlink()
+    with harness.Server(tmp_path) as server, grpc.insecure_channel(server.target()) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            stubs.inference_grpc.InferenceStub(channel).Classify(
+                stubs.inference.ClassifyRequest(model="ids-only", texts=["i"])
+            )
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "tokenizer" in caught.value.details()
 
 
 def test_an_unreadable_package_beside_a_good_one(tmp_path, classify_with):

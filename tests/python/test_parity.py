@@ -161,7 +161,7 @@ def test_variants_of_the_architecture(variants, name):
 
 def test_sentence_pairs(variants):
     root, server = variants
-    pairs = list(reversed(TINY_TEXTS))
+    pairs = ["not so sad", "i", "love ? joy !", "the fear of it"]  # transformers drops empty ones
     wanted = reference_logits(root / "gelu" / "1", TINY_TEXTS, pairs)
     got = served(server, "gelu", "logits", TINY_TEXTS, pairs)
     np.testing.assert_allclose(got, wanted, rtol=0, atol=TOLERANCE)
