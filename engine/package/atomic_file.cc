@@ -1,12 +1,12 @@
 #include "engine/package/atomic_file.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -24,13 +24,13 @@ std::string FolderOf(const std::string& path) {
 }  // namespace
 
 absl::StatusOr<AtomicFile> AtomicFile::Create(const std::string& path) {
-  std::string temporary = path + ".tmp.XXXXXX";
-  const int fd = mkostemp(temporary.data(), O_CLOEXEC);
-  if (fd < 0) {
-    return absl::InternalError(fmt::format("{}: can't be written: {}", path, std::strerror(errno)));
-  }
-  fchmod(fd, 0644);
-  return AtomicFile(fd, path, std::move(temporary));
+  // Not mkstemp(): a package is made to be read by others, as the umask allows.
+  static std::atomic<uint64_t> serial{0};
+  std::string temporary = fmt::format("{}.tmp.{}.{}", path, getpid(), serial++);
+  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  AtomicFile file(fd, path, std::move(temporary));
+  if (fd < 0) return file.Failed("can't be written");
+  return file;
 }
 
 AtomicFile::AtomicFile(int fd, std::string path, std::string temporary)
@@ -62,6 +62,7 @@ void AtomicFile::Abandon() {
 absl::Status AtomicFile::Failed(const char* what) const {
   const int error = errno;
   const std::string message = fmt::format("{}: {}: {}", path_, what, std::strerror(error));
+  if (error == ENOENT || error == ENOTDIR) return absl::NotFoundError(message);
   if (error == ENOSPC || error == EDQUOT) return absl::ResourceExhaustedError(message);
   return absl::InternalError(message);
 }

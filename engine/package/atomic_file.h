@@ -14,7 +14,7 @@ namespace dimmer {
 // what stood at `path` stays.
 class AtomicFile {
  public:
-  // Internal, with path and reason, if the temporary file can't be made.
+  // NotFound: no such directory. Otherwise as Write().
   static absl::StatusOr<AtomicFile> Create(const std::string& path);
   AtomicFile(AtomicFile&& other) noexcept;
   AtomicFile& operator=(AtomicFile&& other) noexcept;

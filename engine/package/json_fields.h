@@ -6,6 +6,7 @@
 #include <absl/status/statusor.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -17,8 +18,9 @@ namespace dimmer {
 // Reads a whole file of at most `max_bytes`; NotFound, or InvalidArgument with both sizes.
 absl::StatusOr<std::string> ReadTextFile(const std::string& path, uint64_t max_bytes = 64u << 20);
 
-// Parses JSON without exceptions; InvalidArgument names the file and the byte offset. Nesting
-// deeper than 64 is refused.
+// Parses JSON without exceptions; InvalidArgument names the file and what is wrong (a syntax error:
+// its byte offset). Duplicate keys, nesting deeper than 64 and more than 4 million values are
+// refused.
 absl::StatusOr<nlohmann::json> ParseJson(std::string_view text, const std::string& where);
 
 // Writes text atomically (temporary file, fsync, rename).
@@ -31,6 +33,8 @@ class JsonFields {
   static absl::StatusOr<JsonFields> Of(const nlohmann::json& object, std::string where);
 
   bool Has(std::string_view key) const;  // present and not null
+  // InvalidArgument names the first key that is not in `known`.
+  absl::Status OnlyKeys(std::initializer_list<std::string_view> known) const;
   absl::StatusOr<int64_t> Int(std::string_view key, int64_t min, int64_t max,
                               std::optional<int64_t> fallback = std::nullopt) const;
   absl::StatusOr<double> Number(std::string_view key, double min, double max,

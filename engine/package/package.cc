@@ -1,9 +1,9 @@
 #include "engine/package/package.h"
 
-#include <openssl/evp.h>
+#include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
-#include <cstdio>
 #include <filesystem>
 
 #include "engine/package/json_fields.h"
@@ -12,66 +12,117 @@
 namespace dimmer {
 namespace {
 
-// Files whose checksums dimmer.json states; the last two where they exist.
-constexpr const char* kChecked[] = {"model.safetensors", "routers.safetensors", "config.json",
-                                    "vocab.txt", "tokenizer.json"};
+bool Exists(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::exists(path, error);
+}
 
-absl::Status VerifyChecksums(const std::string& directory, const nlohmann::json& json,
-                             const std::string& where) {
-  DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(json, where));
-  DIMMER_ASSIGN_OR_RETURN(const JsonFields checksums, fields.Object("checksums"));
-  for (const auto& [file, value] : checksums.json().items()) {
-    if (file.find('/') != std::string::npos) {
+constexpr std::string_view kConfig = "config.json";
+constexpr std::string_view kSpec = "dimmer.json";
+constexpr std::string_view kRouters = "routers.safetensors";
+// Besides every *.safetensors. Whatever else lies there (a model card) may change.
+constexpr std::array<std::string_view, 7> kChecked = {
+    kConfig,     "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
+    "vocab.txt", "special_tokens_map.json",      "merges.txt"};
+
+std::string Join(const std::string& directory, std::string_view name) {
+  return fmt::format("{}/{}", directory, name);
+}
+
+absl::StatusOr<nlohmann::json> ReadJson(const std::string& path) {
+  DIMMER_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
+  return ParseJson(text, path);
+}
+
+absl::StatusOr<std::string> Architecture(const nlohmann::json& config, const std::string& path) {
+  constexpr std::string_view kExpected =
+      "a list with the model's class, e.g. [\"BertForSequenceClassification\"]";
+  DIMMER_RETURN_IF_ERROR(JsonFields::Of(config, path).status());
+  const auto it = config.find("architectures");
+  if (it != config.end() && it->is_array() && !it->empty() && it->front().is_string()) {
+    return it->front().get<std::string>();
+  }
+  return absl::InvalidArgumentError(fmt::format("{}: architectures: found {}, expected {}", path,
+                                                it == config.end() ? "nothing" : it->type_name(),
+                                                kExpected));
+}
+
+// A name in "checksums" is a file of the package, nothing else.
+bool IsPlainName(std::string_view name) {
+  return !name.empty() && name[0] != '.' &&
+         name.find_first_of(std::string_view("/\\\0", 3)) == std::string_view::npos;
+}
+
+absl::Status VerifyChecksums(const JsonFields& spec, const std::string& directory,
+                             const Weights& weights) {
+  DIMMER_ASSIGN_OR_RETURN(const JsonFields sums, spec.Object("checksums"));
+  std::vector<std::string> required = weights.files();
+  required.push_back(Join(directory, kRouters));
+  for (const std::string& path : required) {
+    DIMMER_RETURN_IF_ERROR(sums.String(path.substr(path.rfind('/') + 1)).status());
+  }
+  for (const auto& item : sums.json().items()) {
+    if (!IsPlainName(item.key())) {
       return absl::InvalidArgumentError(
-          fmt::format("{}: checksums: found {}, expected names of files beside it", where, file));
+          fmt::format("{}: found \"{:.80}\", expected names of files in the package", sums.where(),
+                      item.key()));
     }
-    DIMMER_ASSIGN_OR_RETURN(const std::string stated, checksums.String(file));
-    DIMMER_ASSIGN_OR_RETURN(const std::string found, FileChecksum(directory + "/" + file));
+    DIMMER_ASSIGN_OR_RETURN(const std::string stated, sums.String(item.key()));
+    const std::string path = Join(directory, item.key());
+    DIMMER_ASSIGN_OR_RETURN(const std::string found, FileChecksum(path));
     if (found != stated) {
       return absl::InvalidArgumentError(
-          fmt::format("{}/{}: found checksum {}, dimmer.json states {}: the file was changed or is "
-                      "damaged",
-                      directory, file, found, stated));
+          fmt::format("{}: found checksum {}, expected {:.100} as {} says (a file was changed or "
+                      "damaged after the package was written)",
+                      path, found, stated, kSpec));
     }
   }
   return absl::OkStatus();
 }
 
-// Routers must have the shapes that dimmer.json promises, with one width per package.
-absl::Status CheckRouters(const SafetensorsFile& routers, const MoeSpec& moe) {
-  for (const MoeModuleSpec& module : moe.modules) {
-    for (const int which : {1, 2}) {
-      const std::string name = RouterTensorName(module.layer, module.module, which);
-      const TensorView* tensor = routers.Find(name);
-      if (tensor == nullptr) {
-        return absl::InvalidArgumentError(
-            fmt::format("{}: tensor {}: missing", routers.path(), name));
-      }
-      const int64_t rows = which == 1 ? module.router_width : module.experts;
-      const bool fits = tensor->shape.size() == 2 && tensor->shape[0] == rows &&
-                        (which == 1 || tensor->shape[1] == module.router_width);
-      if (!fits) {
-        return absl::InvalidArgumentError(fmt::format(
-            "{}: tensor {}: found shape {}, expected [{}, {}]", routers.path(), name,
-            ShapeString(tensor->shape), rows,
-            which == 1 ? std::string("model width") : std::to_string(module.router_width)));
-      }
-    }
+// One router matrix: a float tensor of `rows`, and of `columns` unless that is 0 (not known here).
+absl::StatusOr<int64_t> CheckRouter(const SafetensorsFile& file, const std::string& name,
+                                    int64_t rows, int64_t columns) {
+  const std::string expected =
+      fmt::format("[{}, {}]", rows, columns == 0 ? "width" : fmt::format("{}", columns));
+  const TensorView* view = file.Find(name);
+  if (view == nullptr) {
+    return absl::InvalidArgumentError(fmt::format(
+        "{}: tensor {}: found nothing, expected it with shape {}", file.path(), name, expected));
   }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::string> ReadArchitecture(const nlohmann::json& config,
-                                             const std::string& where) {
-  DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(config, where));
-  const auto it = fields.json().find("architectures");
-  if (it == fields.json().end() || !it->is_array() || it->size() != 1 || !(*it)[0].is_string()) {
+  if (view->shape.size() != 2 || view->shape[0] != rows || view->shape[1] < 1 ||
+      (columns != 0 && view->shape[1] != columns)) {
+    return absl::InvalidArgumentError(fmt::format("{}: tensor {}: found shape {}, expected {}",
+                                                  file.path(), name, ShapeString(view->shape),
+                                                  expected));
+  }
+  if (!IsFloat(view->dtype)) {
     return absl::InvalidArgumentError(
-        fmt::format("{}: architectures: found {}, expected one name such as "
-                    "[\"BertForSequenceClassification\"]",
-                    where, it == fields.json().end() ? "nothing" : it->dump().substr(0, 60)));
+        fmt::format("{}: tensor {}: found {}, expected F32, F16 or BF16", file.path(), name,
+                    DTypeName(view->dtype)));
   }
-  return (*it)[0].get<std::string>();
+  return view->shape[1];
+}
+
+absl::Status CheckRouters(const SafetensorsFile& file, const MoeSpec& spec) {
+  int64_t width = 0;  // of the model: that of the first router
+  for (const MoeModuleSpec& module : spec.modules) {
+    DIMMER_ASSIGN_OR_RETURN(width,
+                            CheckRouter(file, RouterTensorName(module.layer, module.module, 1),
+                                        module.router_width, width));
+    DIMMER_RETURN_IF_ERROR(CheckRouter(file, RouterTensorName(module.layer, module.module, 2),
+                                       module.experts, module.router_width)
+                               .status());
+  }
+  if (file.tensors().size() == 2 * spec.modules.size()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{}: found {} tensors, expected {}, two per module of {}", file.path(),
+                  file.tensors().size(), 2 * spec.modules.size(), kSpec));
+}
+
+bool IsChecked(const std::string& name) {
+  return (name.ends_with(".safetensors") && IsPlainName(name)) ||
+         std::find(kChecked.begin(), kChecked.end(), name) != kChecked.end();
 }
 
 }  // namespace
@@ -79,60 +130,50 @@ absl::StatusOr<std::string> ReadArchitecture(const nlohmann::json& config,
 absl::StatusOr<Package> Package::Open(const std::string& directory) {
   Package package;
   package.directory = directory;
-  const std::string config_path = directory + "/config.json";
-  DIMMER_ASSIGN_OR_RETURN(const std::string config, ReadTextFile(config_path, 4u << 20));
-  DIMMER_ASSIGN_OR_RETURN(package.config, ParseJson(config, config_path));
-  DIMMER_ASSIGN_OR_RETURN(package.architecture, ReadArchitecture(package.config, config_path));
+  const std::string config_path = Join(directory, kConfig);
+  DIMMER_ASSIGN_OR_RETURN(package.config, ReadJson(config_path));
+  DIMMER_ASSIGN_OR_RETURN(package.architecture, Architecture(package.config, config_path));
 
-  const std::string spec_path = directory + "/dimmer.json";
-  std::error_code error;
-  if (std::filesystem::exists(spec_path, error)) {
-    DIMMER_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(spec_path, 16u << 20));
-    DIMMER_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(text, spec_path));
-    DIMMER_ASSIGN_OR_RETURN(package.moe, MoeSpecFromJson(json, spec_path));
-    DIMMER_ASSIGN_OR_RETURN(package.routers,
-                            SafetensorsFile::Open(directory + "/routers.safetensors"));
-    DIMMER_RETURN_IF_ERROR(CheckRouters(*package.routers, *package.moe));
-    DIMMER_RETURN_IF_ERROR(VerifyChecksums(directory, json, spec_path));
+  const std::string spec_path = Join(directory, kSpec);
+  nlohmann::json spec;
+  if (Exists(spec_path)) {
+    // Before the weights: of a newer format nothing else can be judged.
+    DIMMER_ASSIGN_OR_RETURN(spec, ReadJson(spec_path));
+    DIMMER_ASSIGN_OR_RETURN(package.moe, MoeSpecFromJson(spec, spec_path));
   }
   DIMMER_ASSIGN_OR_RETURN(package.weights, Weights::Open(directory));
+  if (!package.moe) return package;
+
+  DIMMER_ASSIGN_OR_RETURN(package.routers, SafetensorsFile::Open(Join(directory, kRouters)));
+  DIMMER_RETURN_IF_ERROR(CheckRouters(*package.routers, *package.moe));
+  DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(spec, spec_path));
+  DIMMER_RETURN_IF_ERROR(VerifyChecksums(fields, directory, package.weights));
   return package;
-}
-
-std::string RouterTensorName(uint32_t layer, Module module, int which) {
-  return fmt::format("layers.{}.{}.router.w{}", layer, ModuleName(module), which);
-}
-
-absl::StatusOr<std::string> FileChecksum(const std::string& path) {
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
-                                                       &std::fclose);
-  if (file == nullptr) return absl::NotFoundError(fmt::format("{}: can't be opened", path));
-  std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context(EVP_MD_CTX_new(), &EVP_MD_CTX_free);
-  EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr);
-  std::vector<unsigned char> buffer(1 << 20);
-  size_t n;
-  while ((n = std::fread(buffer.data(), 1, buffer.size(), file.get())) > 0) {
-    EVP_DigestUpdate(context.get(), buffer.data(), n);
-  }
-  if (std::ferror(file.get()))
-    return absl::InvalidArgumentError(fmt::format("{}: read failed", path));
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
-  unsigned int length = 0;
-  EVP_DigestFinal_ex(context.get(), digest.data(), &length);
-  return fmt::format("sha256:{:02x}", fmt::join(digest.begin(), digest.begin() + length, ""));
 }
 
 absl::Status WriteMoeSpec(const std::string& directory, const MoeSpec& spec) {
   nlohmann::json json = ToJson(spec);
-  nlohmann::json checksums = nlohmann::json::object();
+  nlohmann::json sums = nlohmann::json::object();
   std::error_code error;
-  for (const char* name : kChecked) {
-    const std::string path = directory + "/" + name;
-    if (!std::filesystem::exists(path, error)) continue;
-    DIMMER_ASSIGN_OR_RETURN(checksums[name], FileChecksum(path));
+  std::filesystem::directory_iterator files(directory, error);
+  for (; !error && files != std::filesystem::directory_iterator(); files.increment(error)) {
+    const std::string name = files->path().filename().string();
+    if (!IsChecked(name)) continue;
+    DIMMER_ASSIGN_OR_RETURN(sums[name], FileChecksum(Join(directory, name)));
   }
-  json["checksums"] = std::move(checksums);
-  return WriteTextFile(directory + "/dimmer.json", json.dump(1) + "\n");
+  if (error)
+    return absl::ErrnoToStatus(error.value(), fmt::format("{}: can't be listed", directory));
+  json["checksums"] = std::move(sums);
+  const std::string path = Join(directory, kSpec);
+  // What could not be read back is not written.
+  DIMMER_RETURN_IF_ERROR(MoeSpecFromJson(json, path).status());
+  std::string text;
+  try {
+    text = json.dump(1);
+  } catch (const nlohmann::json::exception& failure) {  // a string that is not UTF-8
+    return absl::InvalidArgumentError(fmt::format("{}: {}", path, failure.what()));
+  }
+  return WriteTextFile(path, text + "\n");
 }
 
 }  // namespace dimmer

@@ -21,19 +21,22 @@
 
 namespace dimmer {
 
-// The weights of a checkpoint: model.safetensors, or the shards of model.safetensors.index.json.
+// The weights of a checkpoint, under their stored names: model.safetensors, or the shards of
+// model.safetensors.index.json. Immutable after Open; safe for concurrent reads.
 class Weights {
  public:
+  // NotFound: no weights. InvalidArgument: malformed, or in a format that is not read.
   static absl::StatusOr<Weights> Open(const std::string& directory);
 
   const TensorView* Find(std::string_view name) const;  // null if absent
   // NotFound if absent; InvalidArgument if the shape or the dtype (float wanted) is another one.
   absl::StatusOr<TensorView> Get(std::string_view name, std::span<const int64_t> shape) const;
-  // Get + ReadFloats into a new vector.
+  // Get + ReadFloats into a new vector; then the source pages are released.
   absl::StatusOr<std::vector<float>> Floats(std::string_view name,
                                             std::span<const int64_t> shape) const;
   std::vector<std::string> names() const;
-  uint64_t fp32_bytes() const;  // 4 x all float elements
+  std::vector<std::string> files() const;  // paths
+  uint64_t fp32_bytes() const;             // 4 x all float elements
 
  private:
   std::vector<std::shared_ptr<SafetensorsFile>> files_;

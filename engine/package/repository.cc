@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 
 #include "engine/package/json_fields.h"
 #include "engine/util/status.h"
@@ -17,28 +18,30 @@ constexpr uint64_t kMaxConfigBytes = 1 << 20;
 constexpr uint32_t kMaxBatchTokens = 1 << 20;
 constexpr uint32_t kMaxBatchSize = 1 << 16;
 
-absl::Status WrongValue(const std::string& path, const YAML::Node& node, std::string_view key,
+// At the line of the key: an absent value is reported at the line of what follows it.
+absl::Status WrongValue(const std::string& path, const YAML::Node& key, const YAML::Node& node,
                         std::string_view expected) {
   const std::string found = node.IsScalar() ? node.Scalar() : "no plain value";
-  return absl::InvalidArgumentError(fmt::format("{}:{}: {}: found {}, expected {}", path,
-                                                node.Mark().line + 1, key, found, expected));
+  return absl::InvalidArgumentError(
+      fmt::format("{}:{}: {}: found {}, expected {}", path, key.Mark().line + 1,
+                  key.IsScalar() ? key.Scalar() : "key", found, expected));
 }
 
-absl::Status ReadTau(const std::string& path, const YAML::Node& node, std::string_view key,
+absl::Status ReadTau(const std::string& path, const YAML::Node& key, const YAML::Node& node,
                      std::optional<double>& out) {
   double value = 0;
   if (!YAML::convert<double>::decode(node, value) || !(value >= 0 && value <= 1)) {
-    return WrongValue(path, node, key, "a number in [0, 1]");
+    return WrongValue(path, key, node, "a number in [0, 1]");
   }
   out = value;
   return absl::OkStatus();
 }
 
-absl::Status ReadCount(const std::string& path, const YAML::Node& node, std::string_view key,
+absl::Status ReadCount(const std::string& path, const YAML::Node& key, const YAML::Node& node,
                        uint32_t min, uint32_t max, uint32_t& out) {
   int64_t value = 0;
   if (!YAML::convert<int64_t>::decode(node, value) || value < min || value > max) {
-    return WrongValue(path, node, key, fmt::format("an integer in [{}, {}]", min, max));
+    return WrongValue(path, key, node, fmt::format("an integer in [{}, {}]", min, max));
   }
   out = static_cast<uint32_t>(value);
   return absl::OkStatus();
@@ -46,17 +49,17 @@ absl::Status ReadCount(const std::string& path, const YAML::Node& node, std::str
 
 absl::Status ReadKey(const std::string& path, const std::string& key, const YAML::Node& key_node,
                      const YAML::Node& value, ServingConfig& config) {
-  if (key == "default_tau") return ReadTau(path, value, key, config.default_tau);
-  if (key == "min_tau") return ReadTau(path, value, key, config.min_tau);
-  if (key == "max_tau") return ReadTau(path, value, key, config.max_tau);
+  if (key == "default_tau") return ReadTau(path, key_node, value, config.default_tau);
+  if (key == "min_tau") return ReadTau(path, key_node, value, config.min_tau);
+  if (key == "max_tau") return ReadTau(path, key_node, value, config.max_tau);
   if (key == "max_batch_tokens") {
-    return ReadCount(path, value, key, 1, kMaxBatchTokens, config.max_batch_tokens);
+    return ReadCount(path, key_node, value, 1, kMaxBatchTokens, config.max_batch_tokens);
   }
   if (key == "max_batch_size") {
-    return ReadCount(path, value, key, 1, kMaxBatchSize, config.max_batch_size);
+    return ReadCount(path, key_node, value, 1, kMaxBatchSize, config.max_batch_size);
   }
   if (key == "max_sequence_tokens") {
-    return ReadCount(path, value, key, 0, kMaxBatchTokens, config.max_sequence_tokens);
+    return ReadCount(path, key_node, value, 0, kMaxBatchTokens, config.max_sequence_tokens);
   }
   return absl::InvalidArgumentError(fmt::format(
       "{}:{}: found unknown key {}, expected default_tau, min_tau, max_tau, max_batch_tokens, "
@@ -90,8 +93,14 @@ absl::StatusOr<ServingConfig> ReadServingConfig(const std::string& path) {
     if (!root.IsMap()) {
       return absl::InvalidArgumentError(fmt::format("{}: expected keys and values", path));
     }
+    std::set<std::string> seen;
     for (const auto& item : root) {
-      if (!item.first.IsScalar()) return WrongValue(path, item.first, "key", "a name");
+      if (!item.first.IsScalar()) return WrongValue(path, item.first, item.first, "a name");
+      if (!seen.insert(item.first.Scalar()).second) {
+        return absl::InvalidArgumentError(fmt::format("{}:{}: {}: found it twice, expected it once",
+                                                      path, item.first.Mark().line + 1,
+                                                      item.first.Scalar()));
+      }
       DIMMER_RETURN_IF_ERROR(ReadKey(path, item.first.Scalar(), item.first, item.second, config));
     }
   } catch (const YAML::Exception& exception) {

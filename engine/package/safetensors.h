@@ -24,6 +24,7 @@ enum class DType : uint8_t { kF32, kF16, kBF16, kF64, kI64, kI32, kI16, kI8, kU8
 
 size_t DTypeSize(DType dtype);            // bytes per element
 std::string_view DTypeName(DType dtype);  // "F32", as in the file
+bool IsFloat(DType dtype);                // one that ReadFloats takes: F32, F16, BF16
 
 // A tensor in a mapped file. Valid as long as its SafetensorsFile lives.
 struct TensorView {
@@ -42,6 +43,10 @@ std::string ShapeString(std::span<const int64_t> shape);
 // Copies a float tensor (F32, F16, BF16) to `out` [elements()] as fp32.
 // InvalidArgument names file, tensor and index of the first value that is NaN or infinite.
 absl::Status ReadFloats(const TensorView& tensor, std::span<float> out);
+
+// Gives the memory of the tensor's pages back to the system; they are read from the file again when
+// touched. Pages shared with neighbouring tensors go too, which costs them time and nothing else.
+void ReleasePages(const TensorView& tensor);
 
 // fp32 <-> 16-bit formats, round to nearest even.
 float HalfToFloat(uint16_t half);

@@ -1,4 +1,5 @@
-#include <algorithm>
+#include <fmt/format.h>
+
 #include <filesystem>
 #include <set>
 
@@ -9,115 +10,149 @@
 namespace dimmer {
 namespace {
 
-bool IsFloat(DType dtype) {
-  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+bool Exists(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::exists(path, error);
 }
 
-// The shard names of model.safetensors.index.json, each a plain file name.
-absl::StatusOr<std::set<std::string>> ShardNames(const std::string& index_path) {
-  DIMMER_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(index_path));
-  DIMMER_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(text, index_path));
-  DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(json, index_path));
-  DIMMER_ASSIGN_OR_RETURN(const JsonFields map, fields.Object("weight_map"));
+constexpr std::string_view kSingle = "model.safetensors";
+constexpr std::string_view kIndex = "model.safetensors.index.json";
+
+// What to say where neither exists.
+absl::Status NoWeights(const std::string& directory) {
+  for (const char* other : {"pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5",
+                            "flax_model.msgpack", "model.onnx"}) {
+    if (!Exists(fmt::format("{}/{}", directory, other))) continue;
+    return absl::InvalidArgumentError(fmt::format(
+        "{0}: found {1}, expected {2}: only safetensors is read. Convert with transformers: "
+        "AutoModel.from_pretrained(\"{0}\").save_pretrained(\"{0}\", safe_serialization=True), "
+        "with the class that config.json names in place of AutoModel",
+        directory, other, kSingle));
+  }
+  return absl::NotFoundError(
+      fmt::format("{}: found no weights, expected {} or {}", directory, kSingle, kIndex));
+}
+
+// The files that the index names, each once. A name is a file beside the index, nothing else.
+absl::StatusOr<std::set<std::string>> ShardNames(const JsonFields& map) {
   std::set<std::string> names;
-  for (const auto& [tensor, shard] : map.json().items()) {
-    DIMMER_ASSIGN_OR_RETURN(const std::string name, map.String(tensor));
-    if (name.empty() || name.find('/') != std::string::npos || name[0] == '.') {
+  for (const auto& item : map.json().items()) {
+    DIMMER_ASSIGN_OR_RETURN(const std::string name, map.String(item.key()));
+    if (name.empty() || name[0] == '.' || name.find_first_of("/\\") != std::string::npos ||
+        name.find('\0') != std::string::npos) {
       return absl::InvalidArgumentError(
-          fmt::format("{}: weight_map: {}: found {}, expected a file name in the same folder",
-                      index_path, tensor, name));
+          fmt::format("{}: {}: found \"{:.80}\", expected the name of a file in the same directory",
+                      map.where(), item.key(), name));
     }
     names.insert(name);
   }
   return names;
 }
 
-absl::Status NoWeights(const std::string& directory) {
-  std::error_code error;
-  const bool pickled = std::filesystem::exists(directory + "/pytorch_model.bin", error);
-  return absl::NotFoundError(
-      fmt::format("{}: no model.safetensors{}", directory,
-                  pickled ? "; pytorch_model.bin is not read: save the checkpoint again with "
-                            "save_pretrained(..., safe_serialization=True)"
-                          : " and no model.safetensors.index.json"));
-}
-
 }  // namespace
 
 absl::StatusOr<Weights> Weights::Open(const std::string& directory) {
   Weights weights;
-  std::error_code error;
-  std::set<std::string> names = {"model.safetensors"};
-  if (!std::filesystem::exists(directory + "/model.safetensors", error)) {
-    const std::string index = directory + "/model.safetensors.index.json";
-    if (!std::filesystem::exists(index, error)) return NoWeights(directory);
-    DIMMER_ASSIGN_OR_RETURN(names, ShardNames(index));
+  const std::string single = fmt::format("{}/{}", directory, kSingle);
+  const std::string index = fmt::format("{}/{}", directory, kIndex);
+  if (Exists(single) || !Exists(index)) {
+    if (!Exists(single)) return NoWeights(directory);
+    DIMMER_ASSIGN_OR_RETURN(std::shared_ptr<SafetensorsFile> file, SafetensorsFile::Open(single));
+    weights.files_.push_back(std::move(file));
+    return weights;
   }
-  std::map<std::string, std::string, std::less<>> owner;
+
+  DIMMER_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(index));
+  DIMMER_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(text, index));
+  DIMMER_ASSIGN_OR_RETURN(const JsonFields root, JsonFields::Of(json, index));
+  DIMMER_ASSIGN_OR_RETURN(const JsonFields map, root.Object("weight_map"));
+  DIMMER_ASSIGN_OR_RETURN(const std::set<std::string> names, ShardNames(map));
+  std::map<std::string, std::string_view> owners;  // tensor -> its shard
   for (const std::string& name : names) {
     DIMMER_ASSIGN_OR_RETURN(std::shared_ptr<SafetensorsFile> file,
-                            SafetensorsFile::Open(directory + "/" + name));
+                            SafetensorsFile::Open(fmt::format("{}/{}", directory, name)));
     for (const auto& [tensor, view] : file->tensors()) {
-      const auto [it, fresh] = owner.emplace(tensor, name);
+      const auto [owner, fresh] = owners.emplace(tensor, name);
       if (!fresh) {
         return absl::InvalidArgumentError(
-            fmt::format("{}: tensor {}: is in {} and in {}", directory, tensor, it->second, name));
+            fmt::format("{}: tensor {}: found it in {} too, expected it in one file", file->path(),
+                        tensor, owner->second));
       }
     }
     weights.files_.push_back(std::move(file));
+  }
+  for (const auto& item : map.json().items()) {
+    const auto owner = owners.find(item.key());
+    if (owner == owners.end() || owner->second != item.value().get_ref<const std::string&>()) {
+      return absl::InvalidArgumentError(fmt::format(
+          "{}/{}: tensor {}: found {}, expected it here as {} says", directory,
+          item.value().get_ref<const std::string&>(), item.key(),
+          owner == owners.end() ? "nothing" : fmt::format("it in {}", owner->second), kIndex));
+    }
+  }
+  if (weights.files_.empty()) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: weight_map: found no tensors, expected some", index));
   }
   return weights;
 }
 
 const TensorView* Weights::Find(std::string_view name) const {
   for (const auto& file : files_) {
-    if (const TensorView* tensor = file->Find(name)) return tensor;
+    if (const TensorView* view = file->Find(name)) return view;
   }
   return nullptr;
 }
 
 absl::StatusOr<TensorView> Weights::Get(std::string_view name,
                                         std::span<const int64_t> shape) const {
-  const TensorView* tensor = Find(name);
-  if (tensor == nullptr) {
-    return absl::NotFoundError(fmt::format("{}: tensor {}: missing, expected shape {}",
-                                           files_.empty() ? "weights" : files_[0]->path(), name,
-                                           ShapeString(shape)));
+  const TensorView* view = Find(name);
+  if (view == nullptr) {
+    return absl::NotFoundError(fmt::format(
+        "{}: tensor {}: found nothing, expected it with shape {}",
+        files_.empty() ? "no weights" : files_.front()->path(), name, ShapeString(shape)));
   }
-  if (!std::equal(shape.begin(), shape.end(), tensor->shape.begin(), tensor->shape.end())) {
+  if (!std::equal(shape.begin(), shape.end(), view->shape.begin(), view->shape.end())) {
     return absl::InvalidArgumentError(fmt::format("{}: tensor {}: found shape {}, expected {}",
-                                                  tensor->file, name, ShapeString(tensor->shape),
+                                                  view->file, name, ShapeString(view->shape),
                                                   ShapeString(shape)));
   }
-  if (!IsFloat(tensor->dtype)) {
+  if (!IsFloat(view->dtype)) {
     return absl::InvalidArgumentError(
-        fmt::format("{}: tensor {}: found dtype {}, expected F32, F16 or BF16", tensor->file, name,
-                    DTypeName(tensor->dtype)));
+        fmt::format("{}: tensor {}: found {}, expected F32, F16 or BF16", view->file, name,
+                    DTypeName(view->dtype)));
   }
-  return *tensor;
+  return *view;
 }
 
 absl::StatusOr<std::vector<float>> Weights::Floats(std::string_view name,
                                                    std::span<const int64_t> shape) const {
-  DIMMER_ASSIGN_OR_RETURN(const TensorView tensor, Get(name, shape));
-  std::vector<float> values(static_cast<size_t>(tensor.elements()));
-  DIMMER_RETURN_IF_ERROR(ReadFloats(tensor, values));
+  DIMMER_ASSIGN_OR_RETURN(const TensorView view, Get(name, shape));
+  std::vector<float> values(static_cast<size_t>(view.elements()));
+  DIMMER_RETURN_IF_ERROR(ReadFloats(view, values));
+  ReleasePages(view);
   return values;
 }
 
 std::vector<std::string> Weights::names() const {
   std::vector<std::string> names;
   for (const auto& file : files_) {
-    for (const auto& [name, tensor] : file->tensors()) names.push_back(name);
+    for (const auto& [name, view] : file->tensors()) names.push_back(name);
   }
   return names;
+}
+
+std::vector<std::string> Weights::files() const {
+  std::vector<std::string> files;
+  for (const auto& file : files_) files.push_back(file->path());
+  return files;
 }
 
 uint64_t Weights::fp32_bytes() const {
   uint64_t bytes = 0;
   for (const auto& file : files_) {
-    for (const auto& [name, tensor] : file->tensors()) {
-      if (IsFloat(tensor.dtype)) bytes += 4 * static_cast<uint64_t>(tensor.elements());
+    for (const auto& [name, view] : file->tensors()) {
+      if (IsFloat(view.dtype)) bytes += 4 * static_cast<uint64_t>(view.elements());
     }
   }
   return bytes;
