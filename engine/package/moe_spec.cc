@@ -25,6 +25,7 @@ constexpr int64_t kMaxRouterWidth = 1 << 16;
 constexpr int64_t kMaxHidden = 1 << 22;  // experts * expert_size
 constexpr double kMaxFraction = 10;      // routers can cost more than the experts they save
 constexpr double kMaxQuality = 1e12;
+constexpr double kRounding = 1 + 1e-6;  // of a mean over many tokens
 
 absl::Status Wrong(const JsonFields& fields, std::string_view key, std::string_view found,
                    std::string_view expected) {
@@ -107,16 +108,16 @@ absl::StatusOr<CalibrationPoint> ParsePoint(const JsonFields& fields,
   DIMMER_ASSIGN_OR_RETURN(point.flop_fraction, fields.Number("flop_fraction", 0, kMaxFraction));
   DIMMER_ASSIGN_OR_RETURN(point.quality, fields.Number("quality", -kMaxQuality, kMaxQuality));
   DIMMER_ASSIGN_OR_RETURN(point.quality_low,
-                          fields.Number("quality_low", -kMaxQuality, point.quality));
+                          fields.Number("quality_low", -kMaxQuality, kMaxQuality));
   DIMMER_ASSIGN_OR_RETURN(point.quality_high,
-                          fields.Number("quality_high", point.quality, kMaxQuality));
+                          fields.Number("quality_high", point.quality_low, kMaxQuality));
   DIMMER_ASSIGN_OR_RETURN(point.experts_run, fields.Numbers("experts_run"));
   if (point.experts_run.size() != modules.size()) {
     return Wrong(fields, "experts_run", fmt::format("{} numbers", point.experts_run.size()),
                  fmt::format("{}, one per module", modules.size()));
   }
   for (size_t i = 0; i < modules.size(); ++i) {
-    if (!(point.experts_run[i] >= 0 && point.experts_run[i] <= modules[i].experts)) {
+    if (!(point.experts_run[i] >= 0 && point.experts_run[i] <= modules[i].experts * kRounding)) {
       return Wrong(fields, fmt::format("experts_run[{}]", i),
                    fmt::format("{}", point.experts_run[i]),
                    fmt::format("a number in [0, {}], the module's experts", modules[i].experts));

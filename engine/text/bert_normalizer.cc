@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "engine/text/unicode_category.h"
 #include "engine/text/utf8.h"
 
 namespace dimmer {
@@ -21,20 +22,8 @@ bool IsAsciiPunctuation(char32_t c) {
          (c >= '{' && c <= '~');
 }
 
-utf8proc_category_t CategoryOf(char32_t c) {
-  return utf8proc_category(static_cast<utf8proc_int32_t>(c));
-}
-
 bool IsControl(char32_t c) {
-  if (c == '\t' || c == '\n' || c == '\r') return false;
-  switch (CategoryOf(c)) {
-    case UTF8PROC_CATEGORY_CC:
-    case UTF8PROC_CATEGORY_CF:
-    case UTF8PROC_CATEGORY_CO:
-      return true;
-    default:
-      return false;
-  }
+  return c != '\t' && c != '\n' && c != '\r' && CategoryOf(c) == UnicodeCategory::kControl;
 }
 
 // The CJK blocks of the original BERT: Hangul, Hiragana and Katakana are written with or without
@@ -79,7 +68,7 @@ std::u32string Decomposed(const std::u32string& text) {
   out.reserve(text.size() + text.size() / 4);
   utf8proc_int32_t buffer[32];  // the longest canonical decomposition has 4 code points
   for (const char32_t c : text) {
-    if (c < 0x80) {
+    if (c < 0x80 || IsTooNew(c)) {
       out.push_back(c);
       continue;
     }
@@ -100,18 +89,8 @@ CharClass ClassOf(char32_t c) {
     return IsAsciiPunctuation(c) ? CharClass::kPunctuation : CharClass::kWord;
   }
   if (IsWhiteSpace(c)) return CharClass::kSpace;
-  switch (CategoryOf(c)) {
-    case UTF8PROC_CATEGORY_PC:
-    case UTF8PROC_CATEGORY_PD:
-    case UTF8PROC_CATEGORY_PS:
-    case UTF8PROC_CATEGORY_PE:
-    case UTF8PROC_CATEGORY_PI:
-    case UTF8PROC_CATEGORY_PF:
-    case UTF8PROC_CATEGORY_PO:
-      return CharClass::kPunctuation;
-    default:
-      return CharClass::kWord;
-  }
+  return CategoryOf(c) == UnicodeCategory::kPunctuation ? CharClass::kPunctuation
+                                                        : CharClass::kWord;
 }
 
 void NormalizeBert(std::string_view text, const BertNormalizerOptions& options,
@@ -131,8 +110,9 @@ void NormalizeBert(std::string_view text, const BertNormalizerOptions& options,
   }
   if (options.strip_accents) {
     clean = Decomposed(clean);
-    std::erase_if(clean,
-                  [](char32_t c) { return c >= 0x300 && CategoryOf(c) == UTF8PROC_CATEGORY_MN; });
+    std::erase_if(clean, [](char32_t c) {
+      return c >= 0x300 && CategoryOf(c) == UnicodeCategory::kNonspacingMark;
+    });
   }
   if (!options.lowercase) {
     out += clean;

@@ -36,6 +36,51 @@ absl::Status ReadNormalizer(const JsonFields& fields, const char* lowercase_key,
   return absl::OkStatus();
 }
 
+// A special token in tokenizer_config.json: "[SEP]", or {"content": "[SEP]", ...}.
+absl::StatusOr<std::string> ReadTokenName(const JsonFields& fields, std::string_view key,
+                                          const std::string& fallback) {
+  if (!fields.Has(key) || !fields.json().at(std::string(key)).is_object()) {
+    return fields.String(key, fallback);
+  }
+  DIMMER_ASSIGN_OR_RETURN(const JsonFields token, fields.Object(key));
+  return token.String("content");
+}
+
+absl::Status ReadSpecialTokens(const JsonFields& fields, WordPieceOptions& options) {
+  DIMMER_ASSIGN_OR_RETURN(options.unknown_token, ReadTokenName(fields, "unk_token", "[UNK]"));
+  DIMMER_ASSIGN_OR_RETURN(options.start_token, ReadTokenName(fields, "cls_token", "[CLS]"));
+  DIMMER_ASSIGN_OR_RETURN(options.end_token, ReadTokenName(fields, "sep_token", "[SEP]"));
+  DIMMER_ASSIGN_OR_RETURN(std::string pad, ReadTokenName(fields, "pad_token", "[PAD]"));
+  DIMMER_ASSIGN_OR_RETURN(std::string mask, ReadTokenName(fields, "mask_token", "[MASK]"));
+  options.special_tokens = {std::move(pad), options.unknown_token, options.start_token,
+                            options.end_token, std::move(mask)};
+  return absl::OkStatus();
+}
+
+// tokenizer_config.json of the directory; an empty object if there is none.
+absl::StatusOr<nlohmann::json> ReadConfig(const std::string& path) {
+  if (!Exists(path)) return nlohmann::json::object();
+  DIMMER_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
+  return ParseJson(text, path);
+}
+
+// What a BertTokenizer's tokenizer_config.json says outranks tokenizer.json, as in transformers.
+absl::Status ApplyConfig(const std::string& path, BertNormalizerOptions& options) {
+  DIMMER_ASSIGN_OR_RETURN(const nlohmann::json json, ReadConfig(path));
+  DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(json, path));
+  DIMMER_ASSIGN_OR_RETURN(const std::string type, fields.String("tokenizer_class", ""));
+  if (!type.starts_with("BertTokenizer")) return absl::OkStatus();
+  const bool stripped_like_lowercase = options.strip_accents == options.lowercase;
+  DIMMER_ASSIGN_OR_RETURN(options.lowercase, fields.Bool("do_lower_case", options.lowercase));
+  DIMMER_ASSIGN_OR_RETURN(
+      options.strip_accents,
+      fields.Bool("strip_accents",
+                  stripped_like_lowercase ? options.lowercase : options.strip_accents));
+  DIMMER_ASSIGN_OR_RETURN(options.handle_chinese_chars,
+                          fields.Bool("tokenize_chinese_chars", options.handle_chinese_chars));
+  return absl::OkStatus();
+}
+
 // {"token": id} to a list by id.
 absl::StatusOr<std::vector<std::string>> ReadVocab(const JsonFields& model) {
   DIMMER_ASSIGN_OR_RETURN(const JsonFields vocab, model.Object("vocab"));
@@ -132,7 +177,8 @@ absl::Status ReadPostProcessor(const JsonFields& fields, WordPieceOptions& optio
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerJson(const std::string& path) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerJson(const std::string& directory) {
+  const std::string path = directory + "/tokenizer.json";
   DIMMER_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
   DIMMER_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(text, path));
   DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(json, path));
@@ -143,6 +189,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerJson(const std::string& 
   WordPieceOptions options;
   DIMMER_RETURN_IF_ERROR(
       ReadNormalizer(normalizer, "lowercase", "handle_chinese_chars", options.normalizer));
+  DIMMER_RETURN_IF_ERROR(ApplyConfig(directory + "/tokenizer_config.json", options.normalizer));
   DIMMER_ASSIGN_OR_RETURN(options.continuing_prefix,
                           model.String("continuing_subword_prefix", "##"));
   DIMMER_ASSIGN_OR_RETURN(options.unknown_token, model.String("unk_token", "[UNK]"));
@@ -175,13 +222,11 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadVocabTxt(const std::string& direc
   const std::string path = directory + "/vocab.txt";
   const std::string config_path = directory + "/tokenizer_config.json";
   WordPieceOptions options;
-  if (Exists(config_path)) {
-    DIMMER_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(config_path));
-    DIMMER_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(text, config_path));
-    DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(json, config_path));
-    DIMMER_RETURN_IF_ERROR(
-        ReadNormalizer(fields, "do_lower_case", "tokenize_chinese_chars", options.normalizer));
-  }
+  DIMMER_ASSIGN_OR_RETURN(const nlohmann::json json, ReadConfig(config_path));
+  DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(json, config_path));
+  DIMMER_RETURN_IF_ERROR(
+      ReadNormalizer(fields, "do_lower_case", "tokenize_chinese_chars", options.normalizer));
+  DIMMER_RETURN_IF_ERROR(ReadSpecialTokens(fields, options));
   DIMMER_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
   absl::StatusOr<std::unique_ptr<WordPiece>> tokenizer =
       WordPiece::Create(SplitLines(text), std::move(options));
@@ -193,7 +238,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadVocabTxt(const std::string& direc
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& directory) {
   if (Exists(directory + "/tokenizer.json")) {
-    return LoadTokenizerJson(directory + "/tokenizer.json");
+    return LoadTokenizerJson(directory);
   }
   if (Exists(directory + "/vocab.txt")) return LoadVocabTxt(directory);
   return absl::NotFoundError(
