@@ -9,8 +9,6 @@ mkdir -p "$results"
 rm -f "$results/$preset"-*.xml
 failed=0
 
-# Of gRPC and libtorch, which free nothing of theirs at exit, only our own leaks count.
-export LSAN_OPTIONS="suppressions=$PWD/deploy/sanitizers/leaks.txt:print_suppressions=0"
 export UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1"
 

@@ -37,7 +37,19 @@ BLOCKS = (
     (0x20000, 0x200FF),
     (0xE0000, 0xE01FF),
 )
-PIECES = (" ", "the ", "[MASK]", "[SEP]", "[CLS]", "[mask]", "[", "don't", "unaffable", "Zürich", "ﬁ")
+PIECES = (
+    " ",
+    "the ",
+    "[MASK]",
+    "[SEP]",
+    "[CLS]",
+    "[mask]",
+    "[",
+    "don't",
+    "unaffable",
+    "Zürich",
+    "ﬁ",
+)
 
 
 def run(arguments, lines):
