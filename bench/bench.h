@@ -23,6 +23,7 @@ using Command = std::function<absl::Status()>;
 void AddModelCommand(CLI::App& app, Command& command);
 void AddLogitsCommand(CLI::App& app, Command& command);
 void AddFfnCommand(CLI::App& app, Command& command);
+void AddTokenizerCommand(CLI::App& app, Command& command);
 
 // A model with the threads and the scratch memory of one worker.
 struct Runner {

@@ -13,6 +13,7 @@ int main(int argc, char** argv) {
   dimmer::bench::AddModelCommand(app, command);
   dimmer::bench::AddLogitsCommand(app, command);
   dimmer::bench::AddFfnCommand(app, command);
+  dimmer::bench::AddTokenizerCommand(app, command);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
