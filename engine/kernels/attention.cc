@@ -13,27 +13,69 @@
 HWY_BEFORE_NAMESPACE();
 namespace dimmer::HWY_NAMESPACE {
 
-// K^T as a packed matrix [tokens, head_dim].
+// Four keys' columns [0, 4) at `key`, transposed: packed[c * 16 + 0..3] = keys' column c.
+HWY_INLINE void TransposeFour(const float* const key[4], float* packed) {
+#if HWY_TARGET == HWY_SCALAR
+  for (size_t c = 0; c < 4; ++c) {
+    for (size_t t = 0; t < 4; ++t) packed[c * kPanel + t] = key[t][c];
+  }
+#else
+  const hn::Full128<float> four;
+  const hn::Repartition<uint64_t, decltype(four)> two;
+  const auto row0 = hn::LoadU(four, key[0]);
+  const auto row1 = hn::LoadU(four, key[1]);
+  const auto row2 = hn::LoadU(four, key[2]);
+  const auto row3 = hn::LoadU(four, key[3]);
+  const auto low01 = hn::BitCast(two, hn::InterleaveLower(four, row0, row1));
+  const auto low23 = hn::BitCast(two, hn::InterleaveLower(four, row2, row3));
+  const auto high01 = hn::BitCast(two, hn::InterleaveUpper(four, row0, row1));
+  const auto high23 = hn::BitCast(two, hn::InterleaveUpper(four, row2, row3));
+  hn::StoreU(hn::BitCast(four, hn::InterleaveLower(two, low01, low23)), four, packed);
+  hn::StoreU(hn::BitCast(four, hn::InterleaveUpper(two, low01, low23)), four, packed + kPanel);
+  hn::StoreU(hn::BitCast(four, hn::InterleaveLower(two, high01, high23)), four,
+             packed + 2 * kPanel);
+  hn::StoreU(hn::BitCast(four, hn::InterleaveUpper(two, high01, high23)), four,
+             packed + 3 * kPanel);
+#endif
+}
+
+// K^T as a packed matrix [tokens, head_dim]. Columns past the last token repeat it: their scores
+// are not used.
 void PackKeys(const AttentionArgs& args, float* packed) {
   const size_t padded = PaddedWidth(args.tokens);
-  for (size_t t = 0; t < padded; ++t) {
+  for (size_t t = 0; t < padded; t += 4) {
     float* column = packed + t / kPanel * args.head_dim * kPanel + t % kPanel;
-    const float* key = args.k + t * args.stride;
-    const bool real = t < args.tokens;
-    for (size_t c = 0; c < args.head_dim; ++c) column[c * kPanel] = real ? key[c] : 0.0f;
+    const float* key[4];
+    for (size_t i = 0; i < 4; ++i) {
+      key[i] = args.k + HWY_MIN(t + i, args.tokens - 1) * args.stride;
+    }
+    size_t c = 0;
+    for (; c + 4 <= args.head_dim; c += 4) {
+      TransposeFour(key, column + c * kPanel);
+      for (const float*& k : key) k += 4;
+    }
+    for (; c < args.head_dim; ++c) {
+      for (size_t i = 0; i < 4; ++i) column[c * kPanel + i] = *key[i]++;
+    }
   }
 }
 
 // V as a packed matrix [head_dim, tokens].
 void PackValues(const AttentionArgs& args, float* packed) {
+  const FloatTag tag;
   const size_t panels = Panels(args.head_dim);
-  for (size_t t = 0; t < args.tokens; ++t) {
-    const float* value = args.v + t * args.stride;
-    for (size_t p = 0; p < panels; ++p) {
-      float* row = packed + (p * args.tokens + t) * kPanel;
-      const size_t columns = HWY_MIN(kPanel, args.head_dim - p * kPanel);
-      for (size_t c = 0; c < columns; ++c) row[c] = value[p * kPanel + c];
-      for (size_t c = columns; c < kPanel; ++c) row[c] = 0.0f;
+  for (size_t p = 0; p < panels; ++p) {
+    const float* value = args.v + p * kPanel;
+    float* row = packed + p * args.tokens * kPanel;
+    const size_t columns = HWY_MIN(kPanel, args.head_dim - p * kPanel);
+    for (size_t t = 0; t < args.tokens; ++t, value += args.stride, row += kPanel) {
+      if (columns == kPanel) {
+        for (size_t c = 0; c < kPanel; c += kLanes) {
+          hn::Store(hn::LoadU(tag, value + c), tag, row + c);
+        }
+      } else {
+        for (size_t c = 0; c < kPanel; ++c) row[c] = c < columns ? value[c] : 0.0f;
+      }
     }
   }
 }
@@ -67,6 +109,15 @@ HWY_INLINE float ExpRow(float* row, size_t count, float scale) {
     }
   }
   return 1.0f / hn::GetLane(hn::SumOfLanes(t, sum));
+}
+
+HWY_INLINE void ScaleRow(const float* row, size_t count, float factor, float* out) {
+  const FloatTag tag;
+  size_t c = 0;
+  for (; c + kLanes <= count; c += kLanes) {
+    hn::StoreU(hn::Mul(hn::LoadU(tag, row + c), hn::Set(tag, factor)), tag, out + c);
+  }
+  for (; c < count; ++c) out[c] = row[c] * factor;
 }
 
 struct HeadScratch {
@@ -106,8 +157,7 @@ void AttendRows(const AttentionArgs& args, const HeadScratch& scratch, size_t be
   multiply.panel_stride = args.tokens * kPanel;
   MultiplyPanels(count, Panels(args.head_dim), multiply);
   for (size_t r = 0; r < count; ++r) {
-    float* to = args.out + (begin + r) * args.out_stride;
-    for (size_t c = 0; c < args.head_dim; ++c) to[c] = out[r][c] * inverse[r];
+    ScaleRow(out[r], args.head_dim, inverse[r], args.out + (begin + r) * args.out_stride);
   }
 }
 

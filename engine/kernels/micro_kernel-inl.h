@@ -50,8 +50,9 @@ struct TileArgs {
   const float* b;
   size_t panel_stride;
   size_t block_stride;
-  // Output rows, from the tile's first column.
+  // Output rows; the tile starts at `column` of each.
   float* const* out;
+  size_t column;
   // [panels * 16], the accumulators' first value; null: what stands in `out`.
   const float* bias;
 };
@@ -65,7 +66,7 @@ HWY_NOINLINE void MultiplyTile(const TileArgs& args) {
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
     a[r] = args.a[r];
-    const float* first = args.bias != nullptr ? args.bias : args.out[r];
+    const float* first = args.bias != nullptr ? args.bias : args.out[r] + args.column;
 #pragma GCC unroll 16
     for (int c = 0; c < kColumns; ++c) sum[r][c] = hn::LoadU(tag, first + c * kLanes);
   }
@@ -92,8 +93,9 @@ HWY_NOINLINE void MultiplyTile(const TileArgs& args) {
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
+    float* out = args.out[r] + args.column;
 #pragma GCC unroll 16
-    for (int c = 0; c < kColumns; ++c) hn::StoreU(sum[r][c], tag, args.out[r] + c * kLanes);
+    for (int c = 0; c < kColumns; ++c) hn::StoreU(sum[r][c], tag, out + c * kLanes);
   }
 }
 
@@ -117,12 +119,9 @@ constexpr TileFn kTiles[12][4] = {DIMMER_TILES(1),  DIMMER_TILES(2),  DIMMER_TIL
                                   DIMMER_TILES(10), DIMMER_TILES(11), DIMMER_TILES(12)};
 #undef DIMMER_TILES
 
-// `rows` <= kMaxRows rows times `panels` panels, in tiles. `args.out` [rows] is moved along.
+// `rows` <= kMaxRows rows times `panels` panels, in tiles.
 HWY_INLINE void MultiplyPanels(size_t rows, size_t panels, const TileArgs& args) {
   TileArgs tile = args;
-  float* out[kMaxRows];
-  for (size_t r = 0; r < rows; ++r) out[r] = args.out[r];
-  tile.out = out;
   int log2 = 0;
   while ((2 << log2) <= TilePanels(static_cast<int>(rows))) ++log2;
   while (panels > 0) {
@@ -132,7 +131,7 @@ HWY_INLINE void MultiplyPanels(size_t rows, size_t panels, const TileArgs& args)
     panels -= step;
     tile.b += step * tile.panel_stride;
     if (tile.bias != nullptr) tile.bias += step * kPanel;
-    for (size_t r = 0; r < rows; ++r) out[r] += step * kPanel;
+    tile.column += step * kPanel;
   }
 }
 
