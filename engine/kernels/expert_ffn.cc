@@ -31,37 +31,57 @@ HWY_INLINE HiddenPanels PanelsOf(const PackedFfn& ffn, size_t first, size_t expe
   return {first_panel, Panels(end) - first_panel, begin % kPanel};
 }
 
-// hidden[r, :] = act(z[rows[r0 + r]] W1 + b1) for one tile of rows.
-void HiddenTile(const PackedFfn& ffn, const HiddenPanels& panels, const ExpertRows& rows, size_t r0,
-                size_t count, float* hidden, size_t stride) {
+// Rows [begin, begin + count) of an ExpertRows, the `index`th tile of them.
+struct RowTile {
+  size_t index;
+  size_t begin;
+  size_t count;
+};
+
+template <typename F>
+HWY_INLINE void ForEachTile(size_t rows, const F& run) {
+  const size_t tiles = RowTiles(rows);
+  for (size_t t = 0; t < tiles; ++t) {
+    const size_t begin = TileBegin(rows, tiles, t);
+    run(RowTile{t, begin, TileBegin(rows, tiles, t + 1) - begin});
+  }
+}
+
+HWY_INLINE size_t RowNumber(const ExpertRows& rows, size_t i) {
+  return rows.rows != nullptr ? rows.rows[i] : i;
+}
+
+// hidden[r, 0:panels] = act(z[row] W1 + b1), for one tile of rows.
+void HiddenTile(const PackedFfn& ffn, size_t first_panel, size_t panels, const ExpertRows& rows,
+                const RowTile& tile, float* hidden, size_t stride) {
   const float* a[kMaxRows];
   float* out[kMaxRows];
-  for (size_t r = 0; r < count; ++r) {
-    const size_t row = rows.rows != nullptr ? rows.rows[r0 + r] : r0 + r;
-    a[r] = rows.z + row * rows.z_stride;
+  for (size_t r = 0; r < tile.count; ++r) {
+    a[r] = rows.z + RowNumber(rows, tile.begin + r) * rows.z_stride;
     out[r] = hidden + r * stride;
   }
   TileArgs multiply = {};
   multiply.a = a;
   multiply.k = ffn.d;
   multiply.blocks = 1;
-  multiply.b = ffn.w1.panel(panels.first);
+  multiply.b = ffn.w1.panel(first_panel);
   multiply.panel_stride = ffn.d * kPanel;
   multiply.out = out;
-  multiply.bias = ffn.b1.data() + panels.first * kPanel;
-  MultiplyPanels(count, panels.count, multiply);
-  for (size_t r = 0; r < count; ++r) ActivateRow(ffn.activation, out[r], panels.count * kPanel);
+  multiply.bias = ffn.b1.data() + first_panel * kPanel;
+  multiply.ahead = AheadOf(tile.index, panels * multiply.panel_stride, multiply.panel_stride);
+  MultiplyPanels(tile.count, panels, multiply);
+  for (size_t r = 0; r < tile.count; ++r) ActivateRow(ffn.activation, out[r], panels * kPanel);
 }
 
-// out[rows[r0 + r], panels] += hidden[r] W2 for one tile of rows.
-void OutTile(const PackedFfn& ffn, size_t first, size_t experts, const ExpertRows& rows, size_t r0,
-             size_t count, const float* hidden, size_t stride, size_t first_panel, size_t panels) {
+// out[row, panels] += hidden[r] W2, for one tile of rows.
+void OutTile(const PackedFfn& ffn, size_t first, size_t experts, const ExpertRows& rows,
+             const RowTile& tile, const float* hidden, size_t stride, size_t first_panel,
+             size_t panels) {
   const float* a[kMaxRows];
   float* out[kMaxRows];
-  for (size_t r = 0; r < count; ++r) {
-    const size_t row = rows.rows != nullptr ? rows.rows[r0 + r] : r0 + r;
+  for (size_t r = 0; r < tile.count; ++r) {
     a[r] = hidden + r * stride;
-    out[r] = rows.out + row * rows.out_stride + first_panel * kPanel;
+    out[r] = rows.out + RowNumber(rows, tile.begin + r) * rows.out_stride;
   }
   TileArgs multiply = {};
   multiply.a = a;
@@ -71,27 +91,19 @@ void OutTile(const PackedFfn& ffn, size_t first, size_t experts, const ExpertRow
   multiply.panel_stride = ffn.expert_size * kPanel;
   multiply.block_stride = ffn.expert_size * kPanel * ffn.panels();
   multiply.out = out;
+  multiply.column = first_panel * kPanel;
   multiply.bias = nullptr;
-  MultiplyPanels(count, panels, multiply);
-}
-
-template <typename Tile>
-HWY_INLINE void ForEachTile(size_t rows, const Tile& tile) {
-  const size_t tiles = RowTiles(rows);
-  for (size_t t = 0; t < tiles; ++t) {
-    const size_t begin = TileBegin(rows, tiles, t);
-    tile(begin, TileBegin(rows, tiles, t + 1) - begin);
-  }
+  multiply.ahead = AheadOf(tile.index, experts * multiply.block_stride, multiply.panel_stride);
+  MultiplyPanels(tile.count, panels, multiply);
 }
 
 void RunExpertsImpl(const PackedFfn& ffn, size_t first, size_t experts, const ExpertRows& rows,
                     float* scratch) {
   const HiddenPanels panels = PanelsOf(ffn, first, experts);
   const size_t stride = panels.count * kPanel;
-  ForEachTile(rows.count, [&](size_t begin, size_t count) HWY_ATTR {
-    HiddenTile(ffn, panels, rows, begin, count, scratch, stride);
-    OutTile(ffn, first, experts, rows, begin, count, scratch + panels.offset, stride, 0,
-            ffn.panels());
+  ForEachTile(rows.count, [&](const RowTile& tile) HWY_ATTR {
+    HiddenTile(ffn, panels.first, panels.count, rows, tile, scratch, stride);
+    OutTile(ffn, first, experts, rows, tile, scratch + panels.offset, stride, 0, ffn.panels());
   });
 }
 
@@ -99,17 +111,21 @@ void ExpertsHiddenImpl(const PackedFfn& ffn, size_t first, size_t experts, const
                        float* hidden) {
   const HiddenPanels panels = PanelsOf(ffn, first, experts);
   const size_t stride = HiddenStride(ffn, experts);
-  ForEachTile(rows.count, [&](size_t begin, size_t count) HWY_ATTR {
-    HiddenTile(ffn, panels, rows, begin, count, hidden + begin * stride, stride);
-  });
+  // All rows pass while two panels are in the cache.
+  for (size_t p = 0; p < panels.count; p += 2) {
+    ForEachTile(rows.count, [&](const RowTile& tile) HWY_ATTR {
+      HiddenTile(ffn, panels.first + p, HWY_MIN(2, panels.count - p), rows, tile,
+                 hidden + tile.begin * stride + p * kPanel, stride);
+    });
+  }
 }
 
 void ExpertsOutImpl(const PackedFfn& ffn, size_t first, size_t experts, const ExpertRows& rows,
                     const float* hidden, size_t first_panel, size_t panels) {
   const size_t offset = PanelsOf(ffn, first, experts).offset;
   const size_t stride = HiddenStride(ffn, experts);
-  ForEachTile(rows.count, [&](size_t begin, size_t count) HWY_ATTR {
-    OutTile(ffn, first, experts, rows, begin, count, hidden + begin * stride + offset, stride,
+  ForEachTile(rows.count, [&](const RowTile& tile) HWY_ATTR {
+    OutTile(ffn, first, experts, rows, tile, hidden + tile.begin * stride + offset, stride,
             first_panel, panels);
   });
 }

@@ -36,6 +36,7 @@ void MatMulRows(const MatMulArgs& args, size_t begin, size_t end, size_t first_p
     multiply.panel_stride = args.w->k() * kPanel;
     multiply.out = out;
     multiply.bias = args.bias == nullptr ? nullptr : args.bias + first_panel * kPanel;
+    multiply.ahead = AheadOf(tile, panels * multiply.panel_stride, multiply.panel_stride);
     MultiplyPanels(r1 - r0, panels, multiply);
     if (args.activation == Activation::kNone) continue;
     for (size_t r = r0; r < r1; ++r) {
