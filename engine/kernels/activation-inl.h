@@ -10,7 +10,7 @@
 #include <cstddef>
 
 #include "engine/kernels/activation.h"
-#include "engine/kernels/micro_kernel-inl.h"
+#include "engine/kernels/vector-inl.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 

@@ -1,12 +1,14 @@
 #include "engine/kernels/attention.h"
 
 #include "engine/kernels/hwy_targets.h"
+#include "engine/kernels/micro_kernel.h"
+#include "engine/kernels/packed_matrix.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "engine/kernels/attention.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
-#include "engine/kernels/micro_kernel-inl.h"
+#include "engine/kernels/vector-inl.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
@@ -123,17 +125,17 @@ HWY_INLINE void ScaleRow(const float* row, size_t count, float factor, float* ou
 struct HeadScratch {
   float* keys;
   float* values;
-  float* scores;  // [kMaxRows, PaddedWidth(tokens)]
-  float* rows;    // [kMaxRows, PaddedWidth(head_dim)]
+  float* scores;  // [kMaxTileRows, PaddedWidth(tokens)]
+  float* rows;    // [kMaxTileRows, PaddedWidth(head_dim)]
   const float* zeros;
 };
 
 void AttendRows(const AttentionArgs& args, const HeadScratch& scratch, size_t begin, size_t count) {
   const size_t padded = PaddedWidth(args.tokens);
   const size_t width = PaddedWidth(args.head_dim);
-  const float* a[kMaxRows];
-  float* out[kMaxRows];
-  float inverse[kMaxRows];
+  const float* a[kMaxTileRows];
+  float* out[kMaxTileRows];
+  float inverse[kMaxTileRows];
   for (size_t r = 0; r < count; ++r) {
     a[r] = args.q + (begin + r) * args.stride;
     out[r] = scratch.scores + r * padded;
@@ -168,17 +170,14 @@ void AttendHeadImpl(const AttentionArgs& args, float* memory) {
   scratch.keys = memory;
   scratch.values = scratch.keys + padded * args.head_dim;
   scratch.scores = scratch.values + width * args.tokens;
-  scratch.rows = scratch.scores + kMaxRows * padded;
-  float* zeros = scratch.rows + kMaxRows * width;
+  scratch.rows = scratch.scores + kMaxTileRows * padded;
+  float* zeros = scratch.rows + kMaxTileRows * width;
   scratch.zeros = zeros;
   for (size_t i = 0; i < HWY_MAX(padded, width); ++i) zeros[i] = 0.0f;
   PackKeys(args, scratch.keys);
   PackValues(args, scratch.values);
-  const size_t tiles = RowTiles(args.tokens);
-  for (size_t tile = 0; tile < tiles; ++tile) {
-    const size_t begin = TileBegin(args.tokens, tiles, tile);
-    AttendRows(args, scratch, begin, TileBegin(args.tokens, tiles, tile + 1) - begin);
-  }
+  ForEachTile(args.tokens, [&](const RowTile& tile)
+                               HWY_ATTR { AttendRows(args, scratch, tile.begin, tile.count); });
 }
 
 }  // namespace dimmer::HWY_NAMESPACE
@@ -188,10 +187,9 @@ HWY_AFTER_NAMESPACE();
 namespace dimmer {
 
 size_t AttentionScratch(size_t tokens, size_t head_dim) {
-  constexpr size_t kRows = 12;  // of the highest tile
   const size_t padded = PaddedWidth(tokens);
   const size_t width = PaddedWidth(head_dim);
-  return padded * head_dim + width * tokens + kRows * (padded + width) + padded + width;
+  return padded * head_dim + width * tokens + kMaxTileRows * (padded + width) + padded + width;
 }
 
 HWY_EXPORT(AttendHeadImpl);

@@ -1,6 +1,6 @@
 // Feed-forward experts over gathered rows. The dense layer is the same product with all experts
 // and all rows, and gives the same bits: experts are added to an output row in ascending order,
-// neurons ascending inside each (micro_kernel-inl.h).
+// neurons ascending inside each (micro_kernel.h).
 //
 // Thread safety: pure functions; rows of one call's `out` must be written by that call alone.
 #ifndef DIMMER_ENGINE_KERNELS_EXPERT_FFN_H_
@@ -9,14 +9,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/kernels/micro_kernel.h"
 #include "engine/kernels/packed_matrix.h"
 
 namespace dimmer {
 
 // Floats of `hidden` that one row needs for `experts` consecutive experts.
 size_t HiddenStride(const PackedFfn& ffn, size_t experts);
-// Rows are computed in tiles of at most this many.
-inline constexpr size_t kMaxTileRows = 12;
 
 struct ExpertRows {
   const float* z = nullptr;  // inputs [*, z_stride]

@@ -9,7 +9,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
 #include "engine/kernels/activation-inl.h"
-#include "engine/kernels/micro_kernel-inl.h"
+#include "engine/kernels/vector-inl.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();

@@ -1,5 +1,5 @@
 // How layers cut their work for the threads of a pool. Any cut gives the same bits (see
-// kernels/micro_kernel-inl.h): these numbers are about speed alone.
+// kernels/micro_kernel.h): these numbers are about speed alone.
 #ifndef DIMMER_ENGINE_LAYERS_PARTITION_H_
 #define DIMMER_ENGINE_LAYERS_PARTITION_H_
 

@@ -1,33 +1,17 @@
-// The register tile that all matrix products share, per Highway target: up to kMaxRows rows of A
-// times a few panels of 16 packed columns.
-//
-// Order of summation, on which the engine's promises rest: every output element is ONE fp32
-// accumulator that starts from a given value and takes its products with k ascending, fused where
-// the target has FMA. Tile height and width only choose which elements are computed together, and
-// an accumulator that is stored and loaded again is the same number, so the bits of a result depend
-// on neither.
+#include "engine/kernels/micro_kernel.h"
 
-#if defined(DIMMER_ENGINE_KERNELS_MICRO_KERNEL_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef DIMMER_ENGINE_KERNELS_MICRO_KERNEL_INL_H_
-#undef DIMMER_ENGINE_KERNELS_MICRO_KERNEL_INL_H_
-#else
-#define DIMMER_ENGINE_KERNELS_MICRO_KERNEL_INL_H_
-#endif
+#include "engine/kernels/hwy_targets.h"
 
-#include <cstddef>
-
-#include "engine/kernels/packed_matrix.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "engine/kernels/micro_kernel.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+// After foreach_target.h.
+#include "engine/kernels/vector-inl.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace dimmer::HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
 
-using FloatTag = hn::CappedTag<float, kPanel>;
-using FloatVec = hn::Vec<FloatTag>;
-
-constexpr size_t kLanes = hn::MaxLanes(FloatTag());
-constexpr int kVecs = static_cast<int>(kPanel / kLanes);  // vectors per panel
 // Of 32 (AVX-512) or 16 vector registers, what is left beside the panel's vectors and a broadcast.
 constexpr int kAccumulators = HWY_TARGET <= HWY_AVX3 ? 24 : 12;
 constexpr int kMaxRows = kVecs == 1 ? 12 : HWY_MAX(1, kAccumulators / kVecs);
@@ -40,24 +24,6 @@ constexpr int TilePanels(int rows) {
   while (panels < kMaxPanels && rows * 2 * panels * kVecs <= kAccumulators) panels *= 2;
   return panels;
 }
-
-struct TileArgs {
-  // A: kRows rows; k of them in `blocks` pieces that are contiguous in A.
-  const float* const* a;
-  size_t k;       // per block
-  size_t blocks;  // 1, or the number of consecutive experts
-  // Packed columns: panel p of block n at b + n * block_stride + p * panel_stride.
-  const float* b;
-  size_t panel_stride;
-  size_t block_stride;
-  // Output rows; the tile starts at `column` of each.
-  float* const* out;
-  size_t column;
-  // [panels * 16], the accumulators' first value; null: what stands in `out`.
-  const float* bias;
-  // Weights are fetched ahead of their use, at this distance (floats) from the first panel; 0: not.
-  size_t ahead;
-};
 
 template <int kRows, int kPanels>
 HWY_NOINLINE void MultiplyTile(const TileArgs& args) {
@@ -124,8 +90,7 @@ constexpr TileFn kTiles[12][4] = {DIMMER_TILES(1),  DIMMER_TILES(2),  DIMMER_TIL
                                   DIMMER_TILES(10), DIMMER_TILES(11), DIMMER_TILES(12)};
 #undef DIMMER_TILES
 
-// `rows` <= kMaxRows rows times `panels` panels, in tiles.
-HWY_INLINE void MultiplyPanels(size_t rows, size_t panels, const TileArgs& args) {
+void MultiplyPanelsImpl(size_t rows, size_t panels, const TileArgs& args) {
   TileArgs tile = args;
   int log2 = 0;
   while ((2 << log2) <= TilePanels(static_cast<int>(rows))) ++log2;
@@ -140,18 +105,21 @@ HWY_INLINE void MultiplyPanels(size_t rows, size_t panels, const TileArgs& args)
   }
 }
 
-// Weights from memory arrive too slowly for their first tile of rows, and later tiles find them in
-// the cache: so the first two tiles each fetch one of every two panels of what is `distance` floats
-// on.
-HWY_INLINE size_t AheadOf(size_t tile, size_t distance, size_t panel_stride) {
-  return tile < 2 ? distance + tile * panel_stride : 0;
-}
-
-// Rows are cut into tiles of nearly equal height: 13 rows run as 7 + 6, not 12 + 1.
-HWY_INLINE size_t RowTiles(size_t rows) { return (rows + kMaxRows - 1) / kMaxRows; }
-HWY_INLINE size_t TileBegin(size_t rows, size_t tiles, size_t tile) { return rows * tile / tiles; }
+size_t TileRowsImpl() { return kMaxRows; }
 
 }  // namespace dimmer::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
-#endif
+#if HWY_ONCE
+namespace dimmer {
+
+HWY_EXPORT(MultiplyPanelsImpl);
+HWY_EXPORT(TileRowsImpl);
+
+void MultiplyPanels(size_t rows, size_t panels, const TileArgs& args) {
+  HWY_DYNAMIC_DISPATCH(MultiplyPanelsImpl)(rows, panels, args);
+}
+size_t TileRows() { return HWY_DYNAMIC_DISPATCH(TileRowsImpl)(); }
+
+}  // namespace dimmer
+#endif  // HWY_ONCE
