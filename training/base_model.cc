@@ -1,8 +1,11 @@
 #include "training/base_model.h"
 
+#include <algorithm>
+#include <cstring>
 #include <optional>
 #include <utility>
 
+#include "engine/models/bert_config.h"
 #include "engine/package/json_fields.h"
 #include "engine/package/package.h"
 #include "engine/util/status.h"
@@ -11,48 +14,40 @@
 namespace dimmer {
 namespace {
 
-constexpr int64_t kMaxSize = 1 << 20;  // of any one dimension; the files' own sizes bound the rest
-
-absl::StatusOr<BertShape> ShapeFromConfig(const JsonFields& config, int64_t classes) {
+BertShape ShapeOf(const BertConfig& config, size_t classes) {
   BertShape shape;
-  shape.classes = classes;
-  DIMMER_ASSIGN_OR_RETURN(shape.width, config.Int("hidden_size", 1, kMaxSize));
-  DIMMER_ASSIGN_OR_RETURN(shape.layers, config.Int("num_hidden_layers", 1, 1024));
-  DIMMER_ASSIGN_OR_RETURN(shape.heads, config.Int("num_attention_heads", 1, kMaxSize));
-  DIMMER_ASSIGN_OR_RETURN(shape.hidden, config.Int("intermediate_size", 1, kMaxSize));
-  DIMMER_ASSIGN_OR_RETURN(shape.vocab, config.Int("vocab_size", 1, 1 << 24));
-  DIMMER_ASSIGN_OR_RETURN(shape.positions, config.Int("max_position_embeddings", 1, kMaxSize));
-  DIMMER_ASSIGN_OR_RETURN(shape.types, config.Int("type_vocab_size", 1, 1024, 2));
-  DIMMER_ASSIGN_OR_RETURN(shape.norm_epsilon, config.Number("layer_norm_eps", 0, 1, 1e-12));
-  DIMMER_ASSIGN_OR_RETURN(shape.dropout, config.Number("hidden_dropout_prob", 0, 0.9, 0.1));
-  if (shape.width % shape.heads != 0) {
-    return absl::InvalidArgumentError(
-        fmt::format("{}: num_attention_heads: found {}, expected a divisor of hidden_size {}",
-                    config.where(), shape.heads, shape.width));
-  }
-  DIMMER_ASSIGN_OR_RETURN(const std::string position,
-                          config.String("position_embedding_type", "absolute"));
-  if (position != "absolute") {
-    return absl::UnimplementedError(
-        fmt::format("{}: position_embedding_type: found \"{}\", expected \"absolute\"",
-                    config.where(), position));
-  }
+  shape.width = config.hidden_size;
+  shape.layers = config.layers;
+  shape.heads = config.heads;
+  shape.hidden = config.intermediate_size;
+  shape.vocab = config.vocab_size;
+  shape.positions = config.max_positions;
+  shape.types = config.type_vocab_size;
+  shape.classes = static_cast<int64_t>(classes);
+  shape.norm_epsilon = config.layer_norm_epsilon;
   return shape;
 }
 
+// Older checkpoints call LayerNorm's weight and bias gamma and beta.
+std::string OldNormName(std::string name) {
+  for (const auto& [now, before] : {std::pair(".LayerNorm.weight", ".LayerNorm.gamma"),
+                                    std::pair(".LayerNorm.bias", ".LayerNorm.beta")}) {
+    if (name.ends_with(now))
+      name.replace(name.size() - std::strlen(now), std::string::npos, before);
+  }
+  return name;
+}
+
 // The class index in the checkpoint of each of `labels`; nothing unless the sets are equal.
-std::optional<std::vector<int64_t>> MatchLabels(const nlohmann::json& config,
+std::optional<std::vector<int64_t>> MatchLabels(const std::vector<std::string>& known,
                                                 std::span<const std::string> labels) {
-  const auto ids = config.find("id2label");
-  if (ids == config.end() || !ids->is_object() || ids->size() != labels.size()) return std::nullopt;
+  if (known.size() != labels.size()) return std::nullopt;
   std::vector<int64_t> rows;
   for (const std::string& label : labels) {
-    for (size_t i = 0; i < labels.size(); ++i) {
-      const auto found = ids->find(std::to_string(i));
-      if (found != ids->end() && *found == label) rows.push_back(static_cast<int64_t>(i));
-    }
+    const auto found = std::find(known.begin(), known.end(), label);
+    if (found == known.end()) return std::nullopt;
+    rows.push_back(found - known.begin());
   }
-  if (rows.size() != labels.size()) return std::nullopt;
   return rows;
 }
 
@@ -90,12 +85,14 @@ absl::StatusOr<BaseModel> LoadBaseModel(const std::string& directory,
   }
   BaseModel model;
   model.config = package.config;
-  DIMMER_ASSIGN_OR_RETURN(const JsonFields config,
-                          JsonFields::Of(model.config, directory + "/config.json"));
-  DIMMER_ASSIGN_OR_RETURN(model.shape,
-                          ShapeFromConfig(config, static_cast<int64_t>(labels.size())));
-  DIMMER_ASSIGN_OR_RETURN(const double deviation, config.Number("initializer_range", 0, 1, 0.02));
-  const auto kept = has_head ? MatchLabels(model.config, labels) : std::nullopt;
+  const std::string where = directory + "/config.json";
+  DIMMER_ASSIGN_OR_RETURN(const BertConfig config,
+                          ParseBertConfig(package.config, has_head, where));
+  model.shape = ShapeOf(config, labels.size());
+  DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(package.config, where));
+  DIMMER_ASSIGN_OR_RETURN(model.shape.dropout, fields.Number("hidden_dropout_prob", 0, 0.9, 0.1));
+  DIMMER_ASSIGN_OR_RETURN(const double deviation, fields.Number("initializer_range", 0, 1, 0.02));
+  const auto kept = has_head ? MatchLabels(config.labels, labels) : std::nullopt;
   model.fresh_classifier = !kept.has_value();
 
   const std::string prefix = "bert.";
@@ -104,7 +101,8 @@ absl::StatusOr<BaseModel> LoadBaseModel(const std::string& directory,
   for (const NamedShape& tensor : BertTensors(model.shape)) {
     ++number;
     const bool encoder = tensor.name.starts_with(prefix);
-    const std::string name = encoder && !prefixed ? tensor.name.substr(prefix.size()) : tensor.name;
+    std::string name = encoder && !prefixed ? tensor.name.substr(prefix.size()) : tensor.name;
+    if (package.weights.Find(name) == nullptr) name = OldNormName(name);
     const bool missing_pooler =
         tensor.name.starts_with("bert.pooler.") && package.weights.Find(name) == nullptr;
     model.fresh_pooler = model.fresh_pooler || missing_pooler;

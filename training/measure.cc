@@ -62,7 +62,8 @@ Interval WilsonInterval(uint64_t successes, uint64_t trials) {
   const double z2 = kNormal95 * kNormal95;
   const double center = (p + z2 / (2 * n)) / (1 + z2 / n);
   const double half = kNormal95 / (1 + z2 / n) * std::sqrt(p * (1 - p) / n + z2 / (4 * n * n));
-  return {p, std::max(0.0, center - half), std::min(1.0, center + half)};
+  // The bounds at 0 and 1 are exact in theory; rounding must not put the value outside.
+  return {p, std::clamp(center - half, 0.0, p), std::clamp(center + half, p, 1.0)};
 }
 
 Interval PairedDifference(const std::vector<bool>& base, const std::vector<bool>& other) {

@@ -212,9 +212,9 @@ absl::Status Conversion::Pack() {
   spec.gate.default_tau = sweep[LastPointKeeping(sweep, options.keep_quality)].tau;
   DIMMER_ASSIGN_OR_RETURN(spec.provenance, MakeProvenance(inputs_, reports));
 
+  const std::string name = target.parent_path().filename().string();
   const TradeoffPlot plot{
-      .title = fmt::format("{} on {}", spec.provenance["base"]["name"].get<std::string>(),
-                           inputs_.data_report["file"].get<std::string>()),
+      .title = fmt::format("{}: accuracy against compute", name),
       .subtitle = fmt::format("{} calibration rows; one point per tau, band: 95% interval",
                               spec.calibration.rows),
       .calibration = spec.calibration,
@@ -226,13 +226,13 @@ absl::Status Conversion::Pack() {
   if (!options.notes.empty()) {
     DIMMER_ASSIGN_OR_RETURN(notes, ReadTextFile(options.notes, 1 << 20));
   }
-  DIMMER_RETURN_IF_ERROR(WriteTextFile(
-      fresh / "README.md", RenderModelCard({.title = target.parent_path().filename().string(),
-                                            .notes = notes,
-                                            .labels = inputs_.labels,
-                                            .spec = &spec,
-                                            .sweep = &sweep,
-                                            .keep_quality = options.keep_quality})));
+  DIMMER_RETURN_IF_ERROR(
+      WriteTextFile(fresh / "README.md", RenderModelCard({.title = name,
+                                                          .notes = notes,
+                                                          .labels = inputs_.labels,
+                                                          .spec = &spec,
+                                                          .sweep = &sweep,
+                                                          .keep_quality = options.keep_quality})));
   DIMMER_RETURN_IF_ERROR(WriteMoeSpec(fresh, spec));
   DIMMER_RETURN_IF_ERROR(Package::Open(fresh).status());  // what is handed over can be opened
   DIMMER_RETURN_IF_ERROR(Replace(fresh, target));

@@ -57,8 +57,12 @@ class Canvas {
       left = std::min(left, point.flop_fraction);
       right = std::max(right, point.flop_fraction);
     }
+    // A flat curve still gets an axis of some width.
+    constexpr double kLeast = 0.01;
+    low = std::min(low, high - kLeast);
+    high += 0.08 * (high - low);  // room for labels above the curve
     y_ticks_ = AxisTicks(100 * low, 100 * high, 7);
-    x_ticks_ = AxisTicks(100 * left, 100 * right, 8);
+    x_ticks_ = AxisTicks(100 * std::min(left, right - kLeast), 100 * right, 8);
   }
 
   std::string Render() {
@@ -145,9 +149,10 @@ class Canvas {
     Line(X(cost), Y(point), X(cost), kHeight - kBottom, kMark, kDash);
     Text(kWidth - kRight - 4, Y(quality) + 16,
          fmt::format("{:g}% of the quality at tau 0", 100 * plot_.reference), "end", kMark);
-    const std::string label = fmt::format("{:.1f}% of FLOPs", cost);
+    taken_.push_back({kWidth - kRight - 190, Y(quality) + 2, kWidth - kRight, Y(quality) + 20});
+    const std::string label = fmt::format("{:.1f}% of FLOPs at tau {:g}", cost, point.tau);
     Text(X(cost) + 7, kHeight - kBottom - 9, label, "start", kMark, "font-weight=\"bold\"");
-    taken_.push_back({X(cost) - 4, Y(point), X(cost) + 120, kHeight - kBottom});
+    taken_.push_back({X(cost) - 4, Y(point), X(cost) + 190, kHeight - kBottom});
   }
 
   void Curve() {
@@ -193,12 +198,15 @@ class Canvas {
     if (i == 0 || is_default) text = "tau " + text;
     if (is_default) text += " (default)";
     const double width = 6.6 * static_cast<double>(text.size()) + 4;
-    // Beside the point: above, right of it, left of it, below.
+    // Around the point, first close to it: above, right, left, below, and further above and below.
+    const double x = X(point);
+    const double y = Y(point);
+    const double half = width / 2;
     const Box places[] = {
-        {X(point) - width / 2, Y(point) - 26, X(point) + width / 2, Y(point) - 9},
-        {X(point) + 9, Y(point) - 8, X(point) + 9 + width, Y(point) + 9},
-        {X(point) - 9 - width, Y(point) - 8, X(point) - 9, Y(point) + 9},
-        {X(point) - width / 2, Y(point) + 9, X(point) + width / 2, Y(point) + 26}};
+        {x - half, y - 26, x + half, y - 9},  {x + 9, y - 8, x + 9 + width, y + 9},
+        {x - 9 - width, y - 8, x - 9, y + 9}, {x - half, y + 9, x + half, y + 26},
+        {x - half, y - 36, x + half, y - 19}, {x - half, y + 19, x + half, y + 36},
+        {x - half, y - 52, x + half, y - 35}};
     for (const Box& box : places) {
       if (box.left < kLeft || box.right > kWidth || box.top < kTop - 12 ||
           box.bottom > kHeight - kBottom || Taken(box, i)) {
@@ -218,6 +226,19 @@ class Canvas {
       const CalibrationPoint& point = points()[i];
       const Box dot{X(point) - 5, Y(point) - 5, X(point) + 5, Y(point) + 5};
       if (i != self && box.Overlaps(dot)) return true;
+      if (i > 0 && Crosses(points()[i - 1], point, box)) return true;
+    }
+    return false;
+  }
+
+  // Whether the curve between two points passes through the box.
+  bool Crosses(const CalibrationPoint& a, const CalibrationPoint& b, const Box& box) const {
+    constexpr int kSteps = 48;
+    for (int i = 0; i <= kSteps; ++i) {
+      const double t = static_cast<double>(i) / kSteps;
+      const double x = std::lerp(X(a), X(b), t);
+      const double y = std::lerp(Y(a), Y(b), t);
+      if (box.Overlaps({x - 1, y - 1, x + 1, y + 1})) return true;
     }
     return false;
   }

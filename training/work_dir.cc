@@ -24,11 +24,14 @@ std::optional<nlohmann::json> StageDir::Done(const std::string& fingerprint) con
   const auto text = ReadTextFile(Path("done.json"));
   if (!text.ok()) return std::nullopt;
   const auto json = ParseJson(*text, Path("done.json"));
-  if (!json.ok() || !json->is_object() || json->value("fingerprint", "") != fingerprint ||
-      !json->contains("files") || !json->contains("report")) {
+  if (!json.ok() || !json->is_object()) return std::nullopt;
+  const auto stated = json->find("fingerprint");
+  const auto files = json->find("files");
+  if (stated == json->end() || *stated != fingerprint || files == json->end() ||
+      !files->is_object() || !json->contains("report")) {
     return std::nullopt;
   }
-  for (const auto& [file, checksum] : json->at("files").items()) {
+  for (const auto& [file, checksum] : files->items()) {
     const auto found = FileChecksum(Path(file));
     if (!found.ok() || checksum != *found) return std::nullopt;
   }
