@@ -1,0 +1,71 @@
+#include "training/base_model.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/util/status.h"
+#include "tests/models/test_packages.h"
+
+namespace dimmer {
+namespace {
+
+using testing::HasSubstr;
+
+class BaseModelTest : public testing::Test {
+ protected:
+  absl::StatusOr<BaseModel> Load(const TestBert& bert, const std::vector<std::string>& labels) {
+    WriteTestBert(bert, directory_.path());
+    return LoadBaseModel(directory_.path(), labels, 5);
+  }
+  const TempDirectory directory_;
+};
+
+TEST_F(BaseModelTest, GivesABertModelASeededClassifier) {
+  TestBert bert;
+  bert.labels = 0;
+  bert.prefix = false;
+  const auto model = Load(bert, {"a", "b"});
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_TRUE(model->fresh_classifier);
+  EXPECT_FALSE(model->fresh_pooler);
+  const auto weights = bert.Weights();
+  EXPECT_EQ(model->weights.at("bert.pooler.dense.weight"),
+            weights.at("pooler.dense.weight").values);
+  EXPECT_EQ(model->weights.at("classifier.weight").size(), 2 * bert.hidden_size);
+  EXPECT_EQ(model->weights.at("classifier.bias"), std::vector<float>(2, 0.0F));
+  EXPECT_EQ(LoadBaseModel(directory_.path(), std::vector<std::string>{"a", "b"}, 5)->weights,
+            model->weights);
+  EXPECT_NE(LoadBaseModel(directory_.path(), std::vector<std::string>{"a", "b"}, 6)->weights,
+            model->weights);
+}
+
+TEST_F(BaseModelTest, KeepsAClassifierOfTheSameLabelsInTheirOrder) {
+  TestBert bert;
+  bert.labels = 3;
+  const auto model = Load(bert, {"class 2", "class 0", "class 1"});
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_FALSE(model->fresh_classifier);
+  const auto stored = bert.Weights().at("classifier.bias").values;
+  EXPECT_EQ(model->weights.at("classifier.bias"),
+            (std::vector<float>{stored[2], stored[0], stored[1]}));
+  EXPECT_TRUE(Load(bert, {"class 0", "class 1", "other"})->fresh_classifier);
+  EXPECT_TRUE(Load(bert, {"class 0", "class 1"})->fresh_classifier);
+}
+
+TEST_F(BaseModelTest, ReadsOldNormNames) {
+  TestBert bert;
+  const auto now = Load(bert, {"a", "b"});
+  bert.old_norms = true;
+  const auto before = Load(bert, {"a", "b"});
+  ASSERT_TRUE(before.ok()) << before.status();
+  EXPECT_EQ(now->weights, before->weights);
+}
+
+TEST_F(BaseModelTest, NamesWhatItCannotRead) {
+  const auto absent = LoadBaseModel(directory_.Sub("absent"), std::vector<std::string>{"a"}, 1);
+  EXPECT_FALSE(absent.ok());
+  EXPECT_THAT(std::string(Message(absent.status())), HasSubstr("absent"));
+}
+
+}  // namespace
+}  // namespace dimmer

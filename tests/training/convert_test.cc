@@ -1,0 +1,264 @@
+// dimmer-convert as a user runs it: exit codes, the whole way to a package, kills and full disks.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <optional>
+
+#include "engine/package/json_fields.h"
+#include "engine/package/package.h"
+#include "tests/models/test_packages.h"
+#include "training/random.h"
+
+namespace dimmer {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+struct Outcome {
+  int status = -1;  // exit code, or -1 if a signal ended it
+  std::string out, err;
+};
+
+struct RunOptions {
+  std::string kill_at;                    // SIGKILL once standard error has this text
+  std::optional<rlim_t> file_size_limit;  // bytes: a disk that is full for larger files
+};
+
+std::string ReadAll(int fd, const std::string& stop_at, pid_t pid) {
+  std::string text;
+  char buffer[4096];
+  bool killed = false;
+  for (ssize_t n = 0; (n = read(fd, buffer, sizeof(buffer))) > 0;) {
+    text.append(buffer, n);
+    if (!killed && !stop_at.empty() && text.find(stop_at) != std::string::npos) {
+      kill(pid, SIGKILL);
+      killed = true;
+    }
+  }
+  close(fd);
+  return text;
+}
+
+// Runs dimmer-convert. Standard output goes through a file, so that one pipe is left to wait on.
+Outcome Convert(const std::vector<std::string>& arguments, const RunOptions& options = {}) {
+  const TempDirectory directory;
+  const std::string out_path = directory.Sub("out");
+  std::vector<char*> argv = {const_cast<char*>(DIMMER_CONVERT)};
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  int error_pipe[2];
+  if (pipe(error_pipe) != 0) return {};
+  const pid_t pid = fork();
+  if (pid == 0) {
+    const int out = open(out_path.c_str(), O_WRONLY | O_CREAT, 0600);
+    dup2(out, STDOUT_FILENO);
+    dup2(error_pipe[1], STDERR_FILENO);
+    close(error_pipe[0]);
+    close(error_pipe[1]);
+    if (options.file_size_limit.has_value()) {
+      signal(SIGXFSZ, SIG_IGN);  // so that write() fails instead
+      const rlimit limit{*options.file_size_limit, *options.file_size_limit};
+      setrlimit(RLIMIT_FSIZE, &limit);
+    }
+    execv(DIMMER_CONVERT, argv.data());
+    _exit(127);
+  }
+  close(error_pipe[1]);
+  Outcome outcome;
+  outcome.err = ReadAll(error_pipe[0], options.kill_at, pid);
+  int status = 0;
+  waitpid(pid, &status, 0);
+  if (WIFEXITED(status)) outcome.status = WEXITSTATUS(status);
+  outcome.out = ReadTextFile(out_path).value_or("");
+  return outcome;
+}
+
+// Checksums of all files under a directory, by name.
+std::map<std::string, std::string> Checksums(const std::string& directory) {
+  std::map<std::string, std::string> sums;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) {
+    if (!entry.is_regular_file()) continue;
+    const std::string name = std::filesystem::relative(entry.path(), directory).string();
+    sums[name] = FileChecksum(entry.path().string()).value_or("unreadable");
+  }
+  return sums;
+}
+
+// A tiny checkpoint and a task that it can learn: does the text contain an x?
+class ConvertTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    TestBert bert;
+    bert.labels = 0;
+    bert.vocabulary = true;
+    WriteTestBert(bert, directory_.Sub("base"));
+    std::string rows;
+    RandomStream random(5);
+    for (int i = 0; i < 240; ++i) {
+      std::string text;
+      for (uint64_t t = 3 + random.Below(5); t > 0; --t) {
+        text += static_cast<char>('a' + random.Below(23));
+        text += ' ';
+      }
+      if (i % 2 == 1) text[2 * random.Below(text.size() / 2)] = 'x';
+      rows += text + ";" + (i % 2 == 1 ? "with x" : "without") + "\n";
+    }
+    ASSERT_TRUE(WriteTextFile(directory_.Sub("rows.txt"), rows).ok());
+  }
+
+  std::vector<std::string> Arguments(const std::string& command, const std::string& name) const {
+    return {command,
+            "--checkpoint",
+            directory_.Sub("base"),
+            "--data",
+            directory_.Sub("rows.txt"),
+            "--to",
+            directory_.Sub(name + "/model/1"),
+            "--work",
+            directory_.Sub(name + "-work"),
+            "--epochs",
+            "8",
+            "--batch-size",
+            "16",
+            "--learning-rate",
+            "0.003",
+            "--calibration-rows",
+            "60",
+            "--checkpoint-steps",
+            "3",
+            "--experts",
+            "12",
+            "--router-width",
+            "4"};
+  }
+  std::string Package(const std::string& name) const { return directory_.Sub(name + "/model/1"); }
+
+  const TempDirectory directory_;
+};
+
+TEST_F(ConvertTest, ExitCodesAndHelp) {
+  EXPECT_EQ(Convert({"--version"}).status, 0);
+  EXPECT_THAT(Convert({"--version"}).out, HasSubstr("dimmer-convert "));
+  for (const char* command :
+       {"run", "sparsify", "split", "route", "calibrate", "pack", "evaluate"}) {
+    const Outcome help = Convert({command, "--help"});
+    EXPECT_EQ(help.status, 0) << command;
+    EXPECT_THAT(help.out, HasSubstr("--data")) << command;
+  }
+  EXPECT_EQ(Convert({}).status, 2);
+  EXPECT_EQ(Convert({"unknown"}).status, 2);
+  EXPECT_EQ(Convert({"run"}).status, 2);
+  auto bad = Arguments("run", "a");
+  bad.insert(bad.end(), {"--dtype", "f8"});
+  const Outcome usage = Convert(bad);
+  EXPECT_EQ(usage.status, 2);
+  EXPECT_THAT(usage.err, HasSubstr("--dtype: found \"f8\""));
+}
+
+TEST_F(ConvertTest, FailuresNameTheirCause) {
+  auto arguments = Arguments("run", "a");
+  arguments[4] = directory_.Sub("absent.txt");
+  Outcome outcome = Convert(arguments);
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("absent.txt"));
+
+  ASSERT_TRUE(WriteTextFile(directory_.Sub("bad.txt"), "a;x\nno label\n").ok());
+  arguments[4] = directory_.Sub("bad.txt");
+  outcome = Convert(arguments);
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("bad.txt:2:"));
+
+  outcome = Convert(Arguments("route", "a"));
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("dimmer-convert sparsify"));
+
+  auto uneven = Arguments("run", "a");
+  uneven.insert(uneven.end(), {"--experts", "7"});
+  EXPECT_NE(Convert(uneven).status, 0);
+}
+
+TEST_F(ConvertTest, MakesAPackageThatServesAndMeasures) {
+  const Outcome run = Convert(Arguments("run", "a"));
+  ASSERT_EQ(run.status, 0) << run.err;
+  EXPECT_THAT(run.err, Not(HasSubstr("\r")));
+  const auto package = Package::Open(Package("a"));
+  ASSERT_TRUE(package.ok()) << package.status();
+  EXPECT_EQ(package->architecture, "BertForSequenceClassification");
+  EXPECT_EQ(package->config["hidden_act"], "relu");
+  EXPECT_EQ(package->config["id2label"]["0"], "with x");
+  ASSERT_TRUE(package->moe.has_value());
+  EXPECT_EQ(package->moe->calibration.points.front().tau, 0);
+  EXPECT_EQ(package->moe->calibration.rows, 60);
+  const std::string provenance = package->moe->provenance.dump();
+  EXPECT_THAT(provenance, Not(HasSubstr(directory_.path())));  // no directory of this machine
+  for (const char* file : {"README.md", "tradeoff.svg", "vocab.txt", "routers.safetensors"}) {
+    EXPECT_TRUE(std::filesystem::exists(Package("a") + "/" + file)) << file;
+  }
+  EXPECT_FALSE(std::filesystem::exists(Package("a") + ".partial"));
+
+  const Outcome table = Convert({"evaluate", "--model", directory_.Sub("a/model"), "--data",
+                                 directory_.Sub("rows.txt"), "--tau", "0.5", "--json"});
+  ASSERT_EQ(table.status, 0) << table.err;
+  const auto json = ParseJson(table.out, "evaluate");
+  ASSERT_TRUE(json.ok()) << json.status();
+  ASSERT_EQ(json->at("points").size(), 2);
+  EXPECT_EQ(json->at("points")[0]["flop_fraction"], 1.0);
+  EXPECT_LT(json->at("points")[1]["flop_fraction"], 1.0);
+  EXPECT_GT(json->at("points")[0]["accuracy"]["value"], 0.8);  // it did learn; chance is a half
+  EXPECT_EQ(Convert({"evaluate", "--model", directory_.Sub("a/model"), "--data",
+                     directory_.Sub("rows.txt"), "--tau", "2"})
+                .status,
+            1);
+}
+
+TEST_F(ConvertTest, TheSameSeedGivesTheSamePackageHoweverOftenItIsKilled) {
+  ASSERT_EQ(Convert(Arguments("run", "whole")).status, 0);
+  const auto want = Checksums(Package("whole"));
+  ASSERT_EQ(want.size(), 8);
+  for (const char* moment : {"epoch 1:", "epoch 5:", "layer 0: its router", "calibrate ["}) {
+    const Outcome killed = Convert(Arguments("run", "cut"), {.kill_at = moment});
+    EXPECT_THAT(killed.err, HasSubstr(moment));
+    // Fine-tuning has seconds to go at these moments; the last stages may outrun the signal.
+    if (moment[0] == 'e') {
+      EXPECT_EQ(killed.status, -1) << moment << "\n" << killed.err;
+    }
+  }
+  const Outcome finished = Convert(Arguments("run", "cut"));
+  ASSERT_EQ(finished.status, 0) << finished.err;
+  EXPECT_THAT(finished.err, HasSubstr("sparsify: done before"));
+  EXPECT_EQ(Checksums(Package("cut")), want);
+
+  // Stage by stage it is the same again.
+  for (const char* stage : {"sparsify", "split", "route", "calibrate", "pack"}) {
+    const Outcome outcome = Convert(Arguments(stage, "staged"));
+    ASSERT_EQ(outcome.status, 0) << outcome.err;
+  }
+  EXPECT_EQ(Checksums(Package("staged")), want);
+
+  auto other = Arguments("run", "cut");
+  other.insert(other.end(), {"--seed", "2"});
+  ASSERT_EQ(Convert(other).status, 0);  // stale work is not used again
+  EXPECT_NE(Checksums(Package("cut")), want);
+}
+
+TEST_F(ConvertTest, AFullDiskIsReportedAndNothingIsLost) {
+  ASSERT_EQ(Convert(Arguments("run", "whole")).status, 0);
+  const Outcome full = Convert(Arguments("run", "full"), {.file_size_limit = 20000});
+  EXPECT_EQ(full.status, 1);
+  EXPECT_THAT(full.err, HasSubstr("state.safetensors"));
+  EXPECT_FALSE(std::filesystem::exists(Package("full")));
+  ASSERT_EQ(Convert(Arguments("run", "full")).status, 0);
+  EXPECT_EQ(Checksums(Package("full")), Checksums(Package("whole")));
+}
+
+}  // namespace
+}  // namespace dimmer

@@ -1,0 +1,154 @@
+#include "training/sparsify.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "tests/training/test_trainee.h"
+
+namespace dimmer {
+namespace {
+
+class SparsifyTest : public testing::Test {
+ protected:
+  SparsifyTest() {
+    bert_.labels = 2;
+    options_.epochs = 6;
+    options_.batch_size = 16;
+    options_.learning_rate = 2e-3;
+    options_.checkpoint_steps = 7;
+  }
+
+  // Trains from the start, or from `state`; returns the reports, and the weights in `weights`.
+  absl::StatusOr<std::vector<EpochReport>> Train(const std::string& state,
+                                                 std::vector<torch::Tensor>* weights,
+                                                 std::optional<uint64_t> stop_at = std::nullopt,
+                                                 const std::string& fingerprint = "f") {
+    BertTrainee model(ShapeOf(bert_), WeightsOf(bert_));
+    SparsifyCallbacks callbacks;
+    callbacks.on_start = [&](uint64_t done, uint64_t) { resumed_from_ = done; };
+    if (stop_at.has_value()) callbacks.stop = [&](uint64_t step) { return step == *stop_at; };
+    auto reports =
+        Sparsify(model, training_, check_, options_, directory_.Sub(state), fingerprint, callbacks);
+    weights->clear();
+    for (const Parameter& parameter : model.parameters()) {
+      weights->push_back(parameter.value.detach());
+    }
+    return reports;
+  }
+
+  static bool Same(const std::vector<torch::Tensor>& a, const std::vector<torch::Tensor>& b) {
+    for (size_t i = 0; i < a.size(); ++i) {
+      if (!torch::equal(a[i], b[i])) return false;
+    }
+    return a.size() == b.size();
+  }
+
+  TestBert bert_;
+  SparsifyOptions options_;
+  const TempDirectory directory_;
+  const std::vector<Example> training_ = FindTheToken(bert_, 400, 1);
+  const std::vector<Example> check_ = FindTheToken(bert_, 100, 2);
+  uint64_t resumed_from_ = 0;
+};
+
+TEST_F(SparsifyTest, LearnsTheTask) {
+  std::vector<torch::Tensor> weights;
+  const auto reports = Train("a", &weights);
+  ASSERT_TRUE(reports.ok()) << reports.status();
+  ASSERT_EQ(reports->size(), 6);
+  EXPECT_LT(reports->back().loss, 0.5 * reports->front().loss);
+  EXPECT_GT(reports->back().accuracy, 0.9);
+}
+
+TEST_F(SparsifyTest, ThePenaltyMakesActivationsSparser) {
+  std::vector<torch::Tensor> weights;
+  options_.hoyer = 0;
+  const auto plain = Train("plain", &weights);
+  options_.hoyer = 0.05;
+  const auto sparse = Train("sparse", &weights);
+  ASSERT_TRUE(plain.ok() && sparse.ok());
+  EXPECT_LT(sparse->back().hoyer, 0.5 * plain->back().hoyer);
+  for (size_t l = 0; l < bert_.layers; ++l) {
+    EXPECT_LT(sparse->back().active[l], plain->back().active[l]);
+  }
+}
+
+TEST_F(SparsifyTest, TheSameSeedGivesTheSameBits) {
+  std::vector<torch::Tensor> a;
+  std::vector<torch::Tensor> b;
+  std::vector<torch::Tensor> c;
+  ASSERT_TRUE(Train("a", &a).ok());
+  ASSERT_TRUE(Train("b", &b).ok());
+  options_.seed = 2;
+  ASSERT_TRUE(Train("c", &c).ok());
+  EXPECT_TRUE(Same(a, b));
+  EXPECT_FALSE(Same(a, c));
+}
+
+TEST_F(SparsifyTest, AnInterruptedRunEndsWithTheSameBits) {
+  std::vector<torch::Tensor> whole;
+  const auto reports = Train("whole", &whole);
+  ASSERT_TRUE(reports.ok());
+  std::vector<torch::Tensor> resumed;
+  for (uint64_t stop : {10, 40, 41}) {
+    EXPECT_EQ(Train("cut", &resumed, stop).status().code(), absl::StatusCode::kCancelled);
+  }
+  const auto again = Train("cut", &resumed);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(resumed_from_, 35);  // the last multiple of checkpoint_steps before 41
+  EXPECT_TRUE(Same(whole, resumed));
+  ASSERT_EQ(again->size(), reports->size());
+  for (size_t i = 0; i < reports->size(); ++i) {
+    EXPECT_EQ(ToJson((*again)[i]), ToJson((*reports)[i]));
+  }
+}
+
+TEST_F(SparsifyTest, IgnoresTheStateOfOtherInputs) {
+  std::vector<torch::Tensor> weights;
+  EXPECT_FALSE(Train("s", &weights, 20, "other").ok());
+  ASSERT_TRUE(Train("s", &weights).ok());
+  EXPECT_EQ(resumed_from_, 0);
+}
+
+TEST_F(SparsifyTest, ReportsAStateThatCannotBeWritten) {
+  std::vector<torch::Tensor> weights;
+  EXPECT_FALSE(Train("no/such/folder", &weights).ok());
+}
+
+TEST(ScheduleTest, WarmsUpThenFallsToZero) {
+  EXPECT_LT(LearningRateFactor(0, 100, 0.1), 0.2);
+  EXPECT_NEAR(LearningRateFactor(10, 100, 0.1), 1, 1e-9);
+  EXPECT_NEAR(LearningRateFactor(55, 100, 0.1), 0.5, 1e-9);
+  EXPECT_LT(LearningRateFactor(99, 100, 0.1), 0.001);
+}
+
+TEST(ScheduleTest, AlphaGrowsThenHolds) {
+  EXPECT_EQ(HoyerFactor(0, 100, 0.5), 0);
+  EXPECT_DOUBLE_EQ(HoyerFactor(25, 100, 0.5), 0.5);
+  EXPECT_EQ(HoyerFactor(50, 100, 0.5), 1);
+  EXPECT_EQ(HoyerFactor(99, 100, 0.5), 1);
+  EXPECT_EQ(HoyerFactor(0, 100, 0), 1);
+}
+
+TEST(DealOutTest, BalancesTokensAndLosesNoRow) {
+  TestBert bert;
+  const std::vector<Example> examples = FindTheToken(bert, 50, 3);
+  const std::vector<uint32_t> rows = Permutation(50, 1);
+  const auto parts = DealOut(examples, rows, 3);
+  std::vector<uint32_t> all;
+  std::vector<size_t> tokens;
+  for (const auto& part : parts) {
+    all.insert(all.end(), part.begin(), part.end());
+    size_t sum = 0;
+    for (uint32_t row : part) sum += examples[row].ids.size();
+    tokens.push_back(sum);
+  }
+  std::sort(all.begin(), all.end());
+  for (uint32_t i = 0; i < 50; ++i) EXPECT_EQ(all[i], i);
+  const auto [least, most] = std::minmax_element(tokens.begin(), tokens.end());
+  EXPECT_LE(*most - *least, 9);  // the longest row
+}
+
+}  // namespace
+}  // namespace dimmer
