@@ -197,6 +197,7 @@ struct Flags {
           ->type_name(option.metavar)
           ->group(option.group)
           ->expected(1)
+          ->allow_extra_args(false)  // one word a flag: a stray one is an error
           ->multi_option_policy(std::holds_alternative<OptionSpec::List>(option.field)
                                     ? CLI::MultiOptionPolicy::TakeAll
                                     : CLI::MultiOptionPolicy::TakeLast);
@@ -249,6 +250,11 @@ absl::StatusOr<CommandLine> ReadConfig(int argc, const char* const* argv,
   if (line.config.model_repository.empty()) {
     return absl::InvalidArgumentError(
         "flag --model-repository: found none, expected at least one folder with models");
+  }
+  if (!line.config.load_model.empty() && line.config.model_control_mode != "explicit") {
+    return absl::InvalidArgumentError(
+        fmt::format("flag --load-model: found --model-control-mode {}, expected explicit",
+                    line.config.model_control_mode));
   }
   return line;
 }

@@ -24,7 +24,7 @@ std::vector<OptionSpec> MakeOptions() {
                     grpc = "gRPC";
   return {
       {"model-repository", models, "DIR",
-       "Folder with models: DIR/<model>/<version>/. May be repeated; needed at least once",
+       "Folder with models: DIR/MODEL/VERSION/. May be repeated; needed at least once",
        List{&Config::model_repository}},
       {"model-control-mode", models, "MODE",
        "none: load every model at start; explicit: only those of --load-model",

@@ -116,6 +116,7 @@ void UnaryCall::Fail(const absl::Status& status) {
 void UnaryCall::Count(absl::StatusCode code) {
   const auto duration = std::chrono::steady_clock::now() - start_;
   shared_.metrics->OnRequest(rpc_, model_, version_, code, duration);
+  if (!spdlog::should_log(spdlog::level::debug)) return;
   spdlog::debug("{} {} model={} request_id={} peer={} {:.3f} ms", rpc_, CodeName(code), model_,
                 request_id_, context_->peer(),
                 std::chrono::duration<double, std::milli>(duration).count());
