@@ -74,7 +74,7 @@ class QuotaController {
   // Pairs that MoE module `index` may run, in [tokens, tokens * experts]. A soft quota is a target;
   // under `hard` it keeps every later module's floor in reserve.
   uint64_t PairsFor(size_t index) const;
-  // Module `index` ran `pairs`.
+  // Module `index` ran `pairs`; if it might run all (and min_tau is 0), without its router.
   void Spend(size_t index, uint64_t pairs);
 
  private:

@@ -64,7 +64,13 @@ uint64_t QuotaController::PairsFor(size_t index) const {
 }
 
 void QuotaController::Spend(size_t index, uint64_t pairs) {
-  remaining_flops_ -= static_cast<int64_t>(pairs * cost_->moe[index].pair_flops);
+  const MoeCost& module = cost_->moe[index];
+  // A choice of all is none: the router did not run, and its share goes to the later modules.
+  const uint64_t all = uint64_t{tokens_} * module.experts;
+  if (pairs == all && plan_->min_tau == 0 && PairsFor(index) == all) {
+    remaining_flops_ += static_cast<int64_t>(tokens_ * module.router_flops);
+  }
+  remaining_flops_ -= static_cast<int64_t>(pairs * module.pair_flops);
 }
 
 }  // namespace dimmer
