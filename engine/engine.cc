@@ -22,9 +22,12 @@ using Done = std::function<void(Response)>;
 // enough, but two, so that one long text does not hold everybody up.
 uint32_t FrontThreads(uint32_t compute_threads) { return std::max(2u, compute_threads / 8); }
 
+uint32_t ComputeThreads(const EngineOptions& options) {
+  return options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
+}
+
 SchedulerOptions SchedulerOptionsFrom(const EngineOptions& options) {
-  const uint32_t threads =
-      options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
+  const uint32_t threads = ComputeThreads(options);
   const uint32_t workers =
       options.workers > 0 ? std::min(options.workers, threads) : std::max(1u, threads / 4);
   return {.workers = workers,
@@ -57,19 +60,18 @@ void Engine::Ticket::Cancel() {
 
 class Engine::Impl {
  public:
-  Impl(const EngineOptions& options, SchedulerObserver* observer)
-      : tau_(options.state_dir),
-        scheduler_(SchedulerOptionsFrom(options), observer),
-        front_(FrontThreads(SchedulerOptionsFrom(options).threads_per_worker *
-                            SchedulerOptionsFrom(options).workers),
-               options.max_queue_size) {}
+  Impl(EngineOptions options, SchedulerObserver* observer)
+      : options_(std::move(options)),
+        tau_(options_.state_dir),
+        scheduler_(SchedulerOptionsFrom(options_), observer),
+        front_(FrontThreads(ComputeThreads(options_)), options_.max_queue_size) {}
 
   absl::Status Load(const RepositoryEntry& entry) {
     const Clock::time_point start = Clock::now();
     const auto seconds = [&] {
       return std::chrono::duration<double>(Clock::now() - start).count();
     };
-    const absl::Status status = LoadAndServe(entry, seconds);
+    absl::Status status = LoadAndServe(entry, seconds);
     if (!status.ok()) models_.Fail(entry, status, seconds());
     return status;
   }
@@ -181,6 +183,7 @@ class Engine::Impl {
     return status;
   }
 
+  const EngineOptions options_;
   ModelTable models_;
   TauControl tau_;
   Scheduler scheduler_;
@@ -197,7 +200,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options,
     return absl::InvalidArgumentError("max_queue_size: found 0, expected a positive number");
   }
   try {
-    return std::unique_ptr<Engine>(new Engine(std::make_unique<Impl>(options, observer)));
+    return std::unique_ptr<Engine>(
+        new Engine(std::make_unique<Impl>(std::move(options), observer)));
   } catch (const std::exception& error) {  // no more threads
     return absl::ResourceExhaustedError(
         fmt::format("the engine could not start: {}", error.what()));
