@@ -43,7 +43,7 @@ std::string AnswerRow(const Answer& answer) {
              fmt::format("{:.2f} ms", double(usage.compute_us()) / 1000));
 }
 
-// Each setting's share of the dense FLOPs over all texts, beside that of the first answer's model.
+// Each setting's FLOPs and time over all texts.
 std::string Summary(const std::vector<Answer>& answers, const std::vector<Setting>& settings) {
   std::string text = "All texts together:\n";
   const size_t texts = settings.empty() ? 0 : answers.size() / settings.size();
@@ -79,7 +79,8 @@ std::string Table(const std::vector<Answer>& answers, const std::vector<Setting>
     }
     text += AnswerRow(answers[i]);
   }
-  return text + "\n" + Summary(answers, settings);
+  return text + "\n" + Summary(answers, settings) +
+         fmt::format("{}time: in the model, best of 3 calls{}\n", dim, plain);
 }
 
 std::string Json(const std::vector<Answer>& answers) {
