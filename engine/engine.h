@@ -144,9 +144,10 @@ class Engine {
                                                bool add_special_tokens) const;
 
   // NotFound; InvalidArgument (field named; min > max; default_tau or a layer's tau outside the
-  // bounds, which are never adapted to one another); FailedPrecondition for a model without experts;
-  // Aborted with both revisions if if_revision is another one; what the state file's write returns
-  // (then nothing is changed). A change without any field is none: it answers what is in force.
+  // bounds, which are never adapted to one another); FailedPrecondition for a model without
+  // experts; Aborted with both revisions if if_revision is another one; what the state file's write
+  // returns (then nothing is changed). A change without any field is none: it answers what is in
+  // force.
   absl::StatusOr<TauAnswer> SetTau(const std::string& model, const TauChange& change);
   absl::StatusOr<TauAnswer> GetTau(const std::string& model) const;
 
