@@ -114,7 +114,7 @@ QuotaChoice GateQuota(const QuotaGate& gate, const float* scores, size_t stride,
         ++choice.run;
         smallest_ratio = std::min(smallest_ratio, ratio);
       } else if (score >= may && !(max == 0 && gate.min_tau > 0)) {
-        const auto order = static_cast<uint64_t>(~std::bit_cast<uint32_t>(ratio));
+        const uint64_t order = ~std::bit_cast<uint32_t>(ratio);
         optional.push_back(order << 32 | (t * experts + n));
       } else {
         below_minimum = true;
