@@ -36,6 +36,7 @@ class TensorReader {
     if (buffer.size() < count) buffer = AlignedBuffer<float>(count);
     const std::span<float> values(buffer.data(), count);
     DIMMER_RETURN_IF_ERROR(ReadFloats(tensor, values));
+    ReleasePages(tensor);
     return values;
   }
 

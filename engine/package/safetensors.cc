@@ -175,11 +175,10 @@ std::string ShapeString(std::span<const int64_t> shape) {
 void ReleasePages(const TensorView& tensor) {
   if (tensor.data.empty()) return;
   static const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<uintptr_t>(tensor.data.data());
-  const uintptr_t first = begin / page * page;
-  const size_t length = begin + tensor.data.size() - first;
+  const size_t before = reinterpret_cast<uintptr_t>(tensor.data.data()) % page;
+  auto* first = const_cast<std::byte*>(tensor.data.data()) - before;
   // Advice only: if it fails, the memory is given back with the file.
-  (void)::madvise(reinterpret_cast<void*>(first), length, MADV_DONTNEED);
+  (void)::madvise(first, before + tensor.data.size(), MADV_DONTNEED);
 }
 
 absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(const std::string& path) {
@@ -224,7 +223,8 @@ absl::Status SafetensorsFile::ParseHeader() {
   std::vector<Range> ranges;
   for (const auto& [name, entry] : header.get_ref<const nlohmann::json::object_t&>()) {
     if (name == kMetadata) {
-      DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(entry, where + ": " + name));
+      DIMMER_ASSIGN_OR_RETURN(const JsonFields fields,
+                              JsonFields::Of(entry, fmt::format("{}: {}", where, name)));
       for (const auto& item : entry.items()) {
         DIMMER_ASSIGN_OR_RETURN(metadata_[item.key()], fields.String(item.key()));
       }

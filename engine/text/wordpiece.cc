@@ -186,7 +186,7 @@ void WordPiece::TokenizeAscii(std::string_view text, std::vector<int32_t>& ids) 
     word.clear();
   };
   for (const char c : text) {
-    switch (kAsciiKinds[static_cast<size_t>(c)]) {
+    switch (kAsciiKinds[static_cast<unsigned char>(c)]) {
       case AsciiKind::kDrop:
         break;
       case AsciiKind::kSpace:
