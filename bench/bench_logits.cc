@@ -62,6 +62,7 @@ absl::StatusOr<std::vector<Sequence>> ReadBatch(const std::string& line, size_t 
   DIMMER_ASSIGN_OR_RETURN(const bool embed, fields.Bool("embed", false));
   DIMMER_ASSIGN_OR_RETURN(const Budget budget, ReadBudget(fields));
   std::vector<uint32_t> tokens;
+  tokens.reserve(ids.size());
   for (const auto& row : ids) tokens.push_back(static_cast<uint32_t>(row.size()));
   DIMMER_ASSIGN_OR_RETURN(const std::vector<ComputePlan> plans,
                           PlanCall(budget, TauSettings(), info.cost, info.calibration, tokens));

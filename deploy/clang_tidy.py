@@ -2,6 +2,9 @@
 
 A file counts as unchanged if it, every header of the project that its object depends on (as Ninja
 recorded it), its compile command and .clang-tidy are. Stamps lie in BUILD/clang-tidy.
+
+Left out: files that include libtorch, whose headers clang 14 does not take as C++20. They are few by
+design, and gcc's -Wall -Wextra -Werror holds for them too.
 """
 
 import concurrent.futures
@@ -32,6 +35,10 @@ def project_dependencies(build: pathlib.Path, root: pathlib.Path) -> dict[str, l
     return dependencies
 
 
+def includes_libtorch(paths: list[pathlib.Path]) -> bool:
+    return any(b"#include <torch/" in path.read_bytes() for path in paths)
+
+
 def main() -> int:
     root = pathlib.Path(__file__).resolve().parent.parent
     build = pathlib.Path(sys.argv[1]).resolve()
@@ -41,14 +48,19 @@ def main() -> int:
     config = (root / ".clang-tidy").read_bytes()
 
     work = {}  # source file -> stamp
+    left_out = []
     total = 0
     for entry in json.loads((build / "compile_commands.json").read_text()):
         source = pathlib.Path(entry["file"])
         if source.is_relative_to(build):
             continue
         total += 1
+        files = dependencies.get(entry.get("output", ""), []) or [source]
+        if includes_libtorch(files):
+            left_out.append(str(source.relative_to(root)))
+            continue
         key = hashlib.sha256(config + entry["command"].encode())
-        for path in dependencies.get(entry.get("output", ""), []) or [source]:
+        for path in files:
             key.update(path.read_bytes())
         stamp = stamps / key.hexdigest()
         if not stamp.exists():
@@ -61,6 +73,7 @@ def main() -> int:
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         return source, done, time.monotonic() - start
 
+    print(f"    left out, with libtorch: {', '.join(left_out) or 'none'}")
     print(f"    {len(work)} of {total} files to check", flush=True)
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

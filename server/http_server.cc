@@ -46,7 +46,7 @@ void HttpServer::Route(const std::string& path, std::function<HttpAnswer()> hand
       path, [handler = std::move(handler)](const httplib::Request&, httplib::Response& response) {
         const HttpAnswer answer = handler();
         response.status = answer.status;
-        response.set_content(answer.body, answer.content_type.c_str());
+        response.set_content(answer.body, answer.content_type);
       });
 }
 

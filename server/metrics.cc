@@ -30,7 +30,8 @@ Buckets ExpertBuckets(uint32_t experts) {
   Buckets bounds;
   for (uint32_t power = 1; power < experts; power *= 2) {
     bounds.push_back(power);
-    if (power > 1 && power + power / 2 < experts) bounds.push_back(power + power / 2);
+    const uint32_t between = power + power / 2;
+    if (power > 1 && between < experts) bounds.push_back(between);
   }
   bounds.push_back(experts);
   return bounds;

@@ -229,10 +229,12 @@ void EncodeInfer(const Response& response, const ModelInfo& info,
   for (const std::string& name : outputs) {
     if (name == "label") {
       std::vector<std::string> labels;
+      labels.reserve(results.size());
       for (const Result& r : results) labels.push_back(LabelName(info.labels, BestIndex(r.scores)));
       AddBytesOutput(name, labels, out);
     } else if (name == "score") {
       std::vector<float> scores;
+      scores.reserve(results.size());
       for (const Result& r : results) scores.push_back(r.scores[BestIndex(r.scores)]);
       AddFloatOutput(name, {static_cast<int64_t>(scores.size())}, scores, out);
     } else if (name == "logits") {

@@ -11,7 +11,6 @@
 namespace dimmer {
 namespace {
 
-using inference::InferTensorContents;
 using inference::ModelInferRequest;
 using inference::ModelInferResponse;
 
@@ -184,7 +183,7 @@ void AddBytesOutput(const std::string& name, std::span<const std::string> values
   AddOutput(name, "BYTES", {static_cast<int64_t>(values.size())}, std::move(raw), response);
 }
 
-void AddFloatOutput(const std::string& name, std::vector<int64_t> shape,
+void AddFloatOutput(const std::string& name, const std::vector<int64_t>& shape,
                     std::span<const float> values, ModelInferResponse* response) {
   std::string raw(reinterpret_cast<const char*>(values.data()), values.size_bytes());
   AddOutput(name, "FP32", shape, std::move(raw), response);

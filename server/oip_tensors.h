@@ -53,7 +53,7 @@ class OipInputs {
 // Appends an output with raw contents; `shape` and the contents must agree.
 void AddBytesOutput(const std::string& name, std::span<const std::string> values,
                     inference::ModelInferResponse* response);  // BYTES [N]
-void AddFloatOutput(const std::string& name, std::vector<int64_t> shape,
+void AddFloatOutput(const std::string& name, const std::vector<int64_t>& shape,
                     std::span<const float> values,
                     inference::ModelInferResponse* response);  // FP32
 

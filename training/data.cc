@@ -173,7 +173,7 @@ absl::StatusOr<std::vector<TextRow>> ReadRows(const std::string& path, DataForma
   return ParseRows(content, format, path);
 }
 
-Cleaned CleanRows(std::vector<TextRow> rows, std::span<const TextRow> excluded) {
+Cleaned CleanRows(std::span<const TextRow> rows, std::span<const TextRow> excluded) {
   std::unordered_set<std::string_view> held_out;
   for (const TextRow& row : excluded) held_out.insert(row.text);
   std::unordered_map<std::string_view, std::string_view> label_of;

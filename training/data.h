@@ -46,7 +46,7 @@ struct Cleaned {
   uint64_t conflicting = 0;   // rows whose text occurs with different labels; all are dropped
   uint64_t excluded = 0;      // rows whose text is one of `excluded`'s
 };
-Cleaned CleanRows(std::vector<TextRow> rows, std::span<const TextRow> excluded);
+Cleaned CleanRows(std::span<const TextRow> rows, std::span<const TextRow> excluded);
 
 // The distinct labels, sorted by byte value: a label's place is its class index.
 std::vector<std::string> LabelsOf(std::span<const TextRow> rows);

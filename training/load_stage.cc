@@ -37,7 +37,7 @@ absl::StatusOr<LoadedData> LoadData(const ConvertOptions& options) {
     DIMMER_ASSIGN_OR_RETURN(const std::string sum, FileChecksum(options.exclude));
     loaded.report["excluded_file"] = {{"file", FileName(options.exclude)}, {"checksum", sum}};
   }
-  const Cleaned cleaned = CleanRows(std::move(rows), excluded);
+  const Cleaned cleaned = CleanRows(rows, excluded);
   loaded.report["dropped"] = {{"duplicates", cleaned.duplicates},
                               {"conflicting_labels", cleaned.conflicting},
                               {"in_excluded_file", cleaned.excluded}};

@@ -131,8 +131,8 @@ class Canvas {
     for (const CalibrationPoint& point : points()) {
       path += fmt::format("{:.1f},{:.1f} ", X(point), Y(100 * point.quality_high));
     }
-    for (auto point = points().rbegin(); point != points().rend(); ++point) {
-      path += fmt::format("{:.1f},{:.1f} ", X(*point), Y(100 * point->quality_low));
+    for (size_t i = points().size(); i-- > 0;) {
+      path += fmt::format("{:.1f},{:.1f} ", X(points()[i]), Y(100 * points()[i].quality_low));
     }
     path.pop_back();
     svg_ +=

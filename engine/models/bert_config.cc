@@ -97,7 +97,7 @@ absl::Status ParseHead(const JsonFields& fields, BertConfig& config) {
   if (problem == "multi_label_classification" || config.labels.size() == 1) {
     config.multi_label = true;
   }
-  if (problem != "" && problem != "single_label_classification" &&
+  if (!problem.empty() && problem != "single_label_classification" &&
       problem != "multi_label_classification") {
     return Refuse(fields.where(), "problem_type", '"' + problem + '"',
                   "single_label_classification or multi_label_classification");

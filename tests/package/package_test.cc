@@ -91,7 +91,8 @@ Damage Removed(const char* name, const char* file, const char* expected) {
           absl::StatusCode::kNotFound};
 }
 
-Damage Replaced(const char* name, const char* file, std::string bytes, const char* expected) {
+Damage Replaced(const char* name, const char* file, const std::string& bytes,
+                const char* expected) {
   return {name, [=](const TempDirectory& d) { WriteBytes(d / file, bytes); }, expected};
 }
 
@@ -111,7 +112,8 @@ Damage InSpec(const char* name, const char* pointer, const json& value, const ch
           expected};
 }
 
-Damage InRouters(const char* name, std::vector<TensorToWrite> tensors, const char* expected) {
+Damage InRouters(const char* name, const std::vector<TensorToWrite>& tensors,
+                 const char* expected) {
   return {name,
           [=](const TempDirectory& d) {
             ASSERT_TRUE(WriteSafetensors(d / "routers.safetensors", tensors, {}).ok());
