@@ -57,7 +57,7 @@ def budget_errors(client, model, texts, asked):
     errors = np.array(errors)
     return {
         "asked": asked,
-        "mean": round(float(errors.mean()), 5),
+        "mean": round(float(errors.mean()), 5) + 0.0,
         "p95_of_absolute": round(float(np.percentile(np.abs(errors), 95)), 5),
         "largest_absolute": round(float(np.abs(errors).max()), 5),
     }
