@@ -11,6 +11,7 @@ Bert::Bert(BertWeights weights, ModelInfo info)
 
 void Bert::Forward(std::span<Sequence* const> sequences, StepContext& context) const {
   RunningBatch batch(info_, weights_.config.type_vocab_size, sequences, context.stats);
+  if (batch.empty()) return;  // none is left: all were refused
   const size_t d = info_.width;
   const size_t stride = PaddedWidth(d);
   float* x = context.workspace.Floats(Workspace::kState, batch.tokens() * stride);
