@@ -13,7 +13,6 @@ namespace dimmer {
 namespace {
 
 using absl::StatusCode;
-using testing::Each;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
