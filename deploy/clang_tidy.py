@@ -45,7 +45,8 @@ def main() -> int:
     stamps = build / "clang-tidy"
     stamps.mkdir(exist_ok=True)
     dependencies = project_dependencies(build, root)
-    config = (root / ".clang-tidy").read_bytes()
+    configs = [root / ".clang-tidy", root / "tests" / ".clang-tidy"]
+    config = b"".join(path.read_bytes() for path in configs)
 
     work = {}  # source file -> stamp
     left_out = []
