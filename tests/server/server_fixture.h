@@ -118,7 +118,7 @@ class ServerTest : public testing::Test {
 
   std::string Get(int port, const std::string& path, int expected = 200) {
     httplib::Client client("127.0.0.1", port);
-    const auto answer = client.Get(path.c_str());
+    const auto answer = client.Get(path);
     EXPECT_TRUE(answer) << path;
     if (!answer) return "";
     EXPECT_EQ(answer->status, expected) << path;
