@@ -14,7 +14,6 @@ namespace {
 using grpc::StatusCode;
 using testing::ElementsAre;
 using testing::HasSubstr;
-using testing::IsEmpty;
 using testing::Not;
 
 class RpcTest : public ServerTest {
