@@ -1,7 +1,7 @@
 """Runs clang-tidy over a build's own sources, in parallel, skipping what is unchanged and clean.
 
-A file counts as unchanged if it, every header of the project that its object depends on (as Ninja
-recorded it), its compile command and .clang-tidy are. Stamps lie in BUILD/clang-tidy.
+A file counts as unchanged if it, every header of the project that it includes, its compile command
+and .clang-tidy are. Stamps lie in BUILD/clang-tidy.
 
 Left out: files that include libtorch, whose headers clang 14 does not take as C++20. They are few by
 design, and gcc's -Wall -Wextra -Werror holds for them too.
@@ -12,30 +12,32 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
 
 
-def project_dependencies(build: pathlib.Path, root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """Object file -> the project's files it was made from."""
-    listing = subprocess.run(
-        ["ninja", "-C", str(build), "-t", "deps"], check=True, capture_output=True, text=True
-    ).stdout
-    dependencies: dict[str, list[pathlib.Path]] = {}
-    target = ""
-    for line in listing.splitlines():
-        if line and not line.startswith((" ", "ninja:")):
-            target = line.split(": #deps")[0]
-            dependencies[target] = []
-        elif line.startswith(" "):
-            path = (build / line.strip()).resolve()
-            if path.is_relative_to(root):
-                dependencies[target].append(path)
-    return dependencies
+QUOTED_INCLUDE = re.compile(rb'^#include "([^"]+)"', re.MULTILINE)
 
 
-def includes_libtorch(paths: list[pathlib.Path]) -> bool:
+def project_files_of(source: pathlib.Path, roots: list[pathlib.Path]) -> set[pathlib.Path]:
+    """The file and the project's own headers that it includes, directly or not.
+
+    Project headers are included in quotes, by their path from one of the roots.
+    """
+    found = {source}
+    open_files = [source]
+    while open_files:
+        for name in QUOTED_INCLUDE.findall(open_files.pop().read_bytes()):
+            for path in (root / name.decode() for root in roots):
+                if path.exists() and path not in found:
+                    found.add(path)
+                    open_files.append(path)
+    return found
+
+
+def includes_libtorch(paths: set[pathlib.Path]) -> bool:
     return any(b"#include <torch/" in path.read_bytes() for path in paths)
 
 
@@ -44,7 +46,6 @@ def main() -> int:
     build = pathlib.Path(sys.argv[1]).resolve()
     stamps = build / "clang-tidy"
     stamps.mkdir(exist_ok=True)
-    dependencies = project_dependencies(build, root)
     configs = [root / ".clang-tidy", root / "tests" / ".clang-tidy"]
     config = b"".join(path.read_bytes() for path in configs)
 
@@ -56,12 +57,12 @@ def main() -> int:
         if source.is_relative_to(build):
             continue
         total += 1
-        files = dependencies.get(entry.get("output", ""), []) or [source]
+        files = project_files_of(source, [root, build / "proto"])
         if includes_libtorch(files):
             left_out.append(str(source.relative_to(root)))
             continue
         key = hashlib.sha256(config + entry["command"].encode())
-        for path in files:
+        for path in sorted(files):
             key.update(path.read_bytes())
         stamp = stamps / key.hexdigest()
         if not stamp.exists():
