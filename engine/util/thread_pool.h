@@ -33,15 +33,17 @@ class ThreadPool {
 
  private:
   void Work(size_t thread);
+  bool Join(uint64_t& seen);
   void RunTasks(size_t thread);
 
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::atomic<uint64_t> generation_{0};
-  std::atomic<size_t> running_{0};
+  // Of the current ParallelFor: its number, whether workers may still join it, how many are in it.
+  std::atomic<uint64_t> state_{0};
   std::atomic<size_t> next_{0};
   std::atomic<bool> stopping_{false};
+  std::atomic<int> caller_cpu_{-1};
   size_t count_ = 0;
   const absl::FunctionRef<void(size_t, size_t)>* task_ = nullptr;
 };
