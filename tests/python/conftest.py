@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(config, items):
     if os.environ.get("CI"):
         raise pytest.UsageError(f"CI needs the public data sets in {harness.SHARED_DATA}")
     needing = [item for item in items if item.get_closest_marker("shared_data")]
-    config.hook.pytest_deselected(needing)
+    config.hook.pytest_deselected(items=needing)
     items[:] = [item for item in items if item not in needing]
 
 
