@@ -2,6 +2,7 @@
 // kernels; claims about models need real routing (dimmer-bench model).
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <random>
 
 #include "bench/bench.h"
@@ -22,6 +23,7 @@ struct Options {
   size_t expert_size = 16;
   std::vector<size_t> tokens = {1, 22, 64, 704};
   std::vector<double> shares = {1, 0.5, 0.25, 0.14};
+  WeightFormat format = WeightFormat::kF16;
   size_t threads = 1;
   double seconds = 0.3;
 };
@@ -54,12 +56,12 @@ absl::Status RunFfn(const Options& o) {
   }
   std::mt19937 random(1);
   const size_t experts = o.hidden / o.expert_size;
-  PackedFfn ffn = MakePackedFfn(o.d, experts, o.expert_size, Activation::kRelu);
+  PackedFfn ffn = MakePackedFfn(o.d, experts, o.expert_size, Activation::kRelu, o.format);
   const auto w = RandomFloats(o.d * o.hidden, 0.05f, random);
   PackFfnIn(w, RandomFloats(o.hidden, 0.1f, random), ffn);
   PackFfnOut(w, RandomFloats(o.d, 0.1f, random), ffn);
   // Random routers; a top-k gate runs the same number of experts for every token.
-  Router router(o.d, kRouterWidth, experts);
+  Router router(o.d, kRouterWidth, experts, o.format);
   router.first().Set(0, RandomFloats(kRouterWidth * o.d, 0.05f, random), {});
   router.second().Set(0, RandomFloats(experts * kRouterWidth, 0.05f, random), {});
   MoeLayer layer(std::move(ffn), std::move(router), GateSpec{GateKind::kDynamicK, 0, 0});
@@ -106,6 +108,10 @@ void AddFfnCommand(CLI::App& app, Command& command) {
   sub->add_option("--share", options->shares, "Shares of experts run")
       ->delimiter(',')
       ->capture_default_str();
+  sub->add_option("--format", options->format, "What the weights are stored in")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, WeightFormat>{
+          {"F32", WeightFormat::kF32}, {"F16", WeightFormat::kF16}, {"BF16", WeightFormat::kBF16}}))
+      ->default_str("F16");
   sub->add_option("--threads", options->threads, "Compute threads")->capture_default_str();
   sub->callback([options, &command] { command = [options] { return RunFfn(*options); }; });
 }

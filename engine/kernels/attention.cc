@@ -145,6 +145,7 @@ void AttendRows(const AttentionArgs& args, const HeadScratch& scratch, size_t be
   multiply.k = args.head_dim;
   multiply.blocks = 1;
   multiply.b = scratch.keys;
+  multiply.format = WeightFormat::kF32;
   multiply.panel_stride = args.head_dim * kPanel;
   multiply.out = out;
   multiply.bias = scratch.zeros;

@@ -42,6 +42,7 @@ void HiddenTile(const PackedFfn& ffn, size_t first_panel, size_t panels, const E
   multiply.k = ffn.d;
   multiply.blocks = 1;
   multiply.b = ffn.w1.panel(first_panel);
+  multiply.format = ffn.w1.format();
   multiply.panel_stride = ffn.d * kPanel;
   multiply.out = out;
   multiply.bias = ffn.b1.data() + first_panel * kPanel;
@@ -64,7 +65,8 @@ void OutTile(const PackedFfn& ffn, size_t first, size_t experts, const ExpertRow
   multiply.a = a;
   multiply.k = ffn.expert_size;
   multiply.blocks = experts;
-  multiply.b = ffn.slab2(first) + first_panel * ffn.expert_size * kPanel;
+  multiply.b = ffn.out_panel(first, first_panel);
+  multiply.format = ffn.w2.format();
   multiply.panel_stride = ffn.expert_size * kPanel;
   multiply.block_stride = ffn.expert_size * kPanel * ffn.panels();
   multiply.out = out;

@@ -29,6 +29,7 @@ void MultiplyBlock(const MatMulArgs& args, size_t begin, size_t end, size_t firs
     multiply.k = args.w->k();
     multiply.blocks = 1;
     multiply.b = args.w->panel(first_panel);
+    multiply.format = args.w->format();
     multiply.panel_stride = args.w->k() * kPanel;
     multiply.out = out;
     multiply.column = first_panel * kPanel;

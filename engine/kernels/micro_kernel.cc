@@ -25,7 +25,16 @@ constexpr int TilePanels(int rows) {
   return panels;
 }
 
-template <int kRows, int kPanels>
+HWY_INLINE FloatVec LoadWeights(FloatTag tag, const float* from) { return hn::Load(tag, from); }
+
+template <typename T>
+HWY_INLINE FloatVec LoadWeights(FloatTag tag, const T* from) {
+  const hn::Rebind<T, FloatTag> narrow;
+  return hn::PromoteTo(tag, hn::Load(narrow, from));
+}
+
+// T: float, or a 16-bit format that is widened to it.
+template <typename T, int kRows, int kPanels>
 HWY_NOINLINE void MultiplyTile(const TileArgs& args) {
   constexpr int kColumns = kPanels * kVecs;
   const FloatTag tag;
@@ -43,13 +52,13 @@ HWY_NOINLINE void MultiplyTile(const TileArgs& args) {
   size_t i = 0;
   size_t end = 0;
   for (size_t block = 0; block < args.blocks; ++block) {
-    const float* b = args.b + block * args.block_stride;
+    const T* b = static_cast<const T*>(args.b) + block * args.block_stride;
     end += args.k;
     for (; i < end; ++i) {
       FloatVec column[kColumns];
 #pragma GCC unroll 16
       for (int c = 0; c < kColumns; ++c) {
-        column[c] = hn::Load(tag, b + (c / kVecs) * panel_stride + (c % kVecs) * kLanes);
+        column[c] = LoadWeights(tag, b + (c / kVecs) * panel_stride + (c % kVecs) * kLanes);
       }
       // Into the second-level cache; past the weights' end it does nothing.
       __builtin_prefetch(b + ahead, 0, 2);
@@ -72,10 +81,10 @@ HWY_NOINLINE void MultiplyTile(const TileArgs& args) {
 
 using TileFn = void (*)(const TileArgs&);
 
-template <int kRows, int kPanels>
+template <typename T, int kRows, int kPanels>
 constexpr TileFn TileOrNull() {
   if constexpr (kPanels <= TilePanels(kRows) && kRows <= kMaxRows) {
-    return &MultiplyTile<kRows, kPanels>;
+    return &MultiplyTile<T, kRows, kPanels>;
   } else {
     return nullptr;
   }
@@ -83,25 +92,38 @@ constexpr TileFn TileOrNull() {
 
 // [rows - 1][log2(panels)]
 #define DIMMER_TILES(r) \
-  { TileOrNull<r, 1>(), TileOrNull<r, 2>(), TileOrNull<r, 4>(), TileOrNull<r, 8>() }
+  { TileOrNull<T, r, 1>(), TileOrNull<T, r, 2>(), TileOrNull<T, r, 4>(), TileOrNull<T, r, 8>() }
+template <typename T>
 constexpr TileFn kTiles[12][4] = {DIMMER_TILES(1),  DIMMER_TILES(2),  DIMMER_TILES(3),
                                   DIMMER_TILES(4),  DIMMER_TILES(5),  DIMMER_TILES(6),
                                   DIMMER_TILES(7),  DIMMER_TILES(8),  DIMMER_TILES(9),
                                   DIMMER_TILES(10), DIMMER_TILES(11), DIMMER_TILES(12)};
 #undef DIMMER_TILES
 
-void MultiplyPanelsImpl(size_t rows, size_t panels, const TileArgs& args) {
+template <typename T>
+HWY_INLINE void MultiplyPanelsOf(size_t rows, size_t panels, const TileArgs& args) {
   TileArgs tile = args;
   int log2 = 0;
   while ((2 << log2) <= TilePanels(static_cast<int>(rows))) ++log2;
   while (panels > 0) {
     while ((size_t{1} << log2) > panels) --log2;
     const size_t step = size_t{1} << log2;
-    kTiles[rows - 1][log2](tile);
+    kTiles<T>[rows - 1][log2](tile);
     panels -= step;
-    tile.b += step * tile.panel_stride;
+    tile.b = static_cast<const T*>(tile.b) + step * tile.panel_stride;
     if (tile.bias != nullptr) tile.bias += step * kPanel;
     tile.column += step * kPanel;
+  }
+}
+
+void MultiplyPanelsImpl(size_t rows, size_t panels, const TileArgs& args) {
+  switch (args.format) {
+    case WeightFormat::kF32:
+      return MultiplyPanelsOf<float>(rows, panels, args);
+    case WeightFormat::kF16:
+      return MultiplyPanelsOf<hwy::float16_t>(rows, panels, args);
+    case WeightFormat::kBF16:
+      return MultiplyPanelsOf<hwy::bfloat16_t>(rows, panels, args);
   }
 }
 

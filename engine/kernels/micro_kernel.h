@@ -13,6 +13,8 @@
 
 #include <cstddef>
 
+#include "engine/kernels/packed_matrix.h"
+
 namespace dimmer {
 
 // No target's tile is higher.
@@ -23,8 +25,9 @@ struct TileArgs {
   const float* const* a;
   size_t k;       // per block
   size_t blocks;  // 1, or the number of consecutive experts
-  // Packed columns: panel p of block n at b + n * block_stride + p * panel_stride.
-  const float* b;
+  // Packed columns: panel p of block n at b + n * block_stride + p * panel_stride, in elements.
+  const void* b;
+  WeightFormat format;
   size_t panel_stride;
   size_t block_stride;
   // Output rows; the tile starts at `column` of each.
@@ -32,7 +35,8 @@ struct TileArgs {
   size_t column;
   // [panels * 16], the accumulators' first value; null: what stands in `out`.
   const float* bias;
-  // Weights are fetched ahead of their use, at this distance (floats) from the first panel; 0: not.
+  // Weights are fetched ahead of their use, at this distance (elements) from the first panel; 0:
+  // not.
   size_t ahead;
 };
 
@@ -60,8 +64,8 @@ void ForEachTile(size_t rows, const F& run) {
 }
 
 // Weights from memory arrive too slowly for their first tile of rows, and later tiles find them in
-// the cache: so the first two tiles each fetch one of every two panels of what is `distance` floats
-// on.
+// the cache: so the first two tiles each fetch one of every two panels of what is `distance`
+// elements on.
 inline size_t AheadOf(const RowTile& tile, size_t distance, size_t panel_stride) {
   return tile.index < 2 ? distance + tile.index * panel_stride : 0;
 }

@@ -4,33 +4,37 @@
 
 namespace dimmer {
 
-PackedMatrix::PackedMatrix(size_t n, size_t k) : n_(n), k_(k), data_(Panels(n) * k * kPanel) {}
+PackedMatrix::PackedMatrix(size_t n, size_t k, WeightFormat format)
+    : n_(n), k_(k), data_(Panels(n) * k * kPanel, format) {}
 
 void PackedMatrix::PackColumns(size_t first, std::span<const float> rows) {
   const size_t count = k_ == 0 ? 0 : rows.size() / k_;
-  for (size_t i = 0; i < count;) {
-    // The columns of one panel together: every cache line of the panel is written once.
-    const size_t column = first + i;
-    const size_t lane = column % kPanel;
-    const size_t lanes = std::min(kPanel - lane, count - i);
-    float* panel = data_.data() + column / kPanel * k_ * kPanel + lane;
-    const float* source = rows.data() + i * k_;
-    for (size_t k = 0; k < k_; ++k) {
-      for (size_t l = 0; l < lanes; ++l) panel[k * kPanel + l] = source[l * k_ + k];
+  data_.Fill([&](const auto& set) {
+    for (size_t i = 0; i < count;) {
+      // The columns of one panel together: every cache line of the panel is written once.
+      const size_t column = first + i;
+      const size_t lane = column % kPanel;
+      const size_t lanes = std::min(kPanel - lane, count - i);
+      const size_t panel = column / kPanel * k_ * kPanel + lane;
+      const float* source = rows.data() + i * k_;
+      for (size_t k = 0; k < k_; ++k) {
+        for (size_t l = 0; l < lanes; ++l) set(panel + k * kPanel + l, source[l * k_ + k]);
+      }
+      i += lanes;
     }
-    i += lanes;
-  }
+  });
 }
 
-PackedFfn MakePackedFfn(size_t d, size_t experts, size_t expert_size, Activation activation) {
+PackedFfn MakePackedFfn(size_t d, size_t experts, size_t expert_size, Activation activation,
+                        WeightFormat format) {
   PackedFfn ffn;
   ffn.d = d;
   ffn.experts = experts;
   ffn.expert_size = expert_size;
   ffn.activation = activation;
-  ffn.w1 = PackedMatrix(ffn.hidden(), d);
+  ffn.w1 = PackedMatrix(ffn.hidden(), d, format);
   ffn.b1 = AlignedBuffer<float>(PaddedWidth(ffn.hidden()));
-  ffn.w2 = AlignedBuffer<float>(ffn.hidden() * PaddedWidth(d));
+  ffn.w2 = PackedWeights(ffn.hidden() * PaddedWidth(d), format);
   ffn.b2 = AlignedBuffer<float>(PaddedWidth(d));
   return ffn;
 }
@@ -43,16 +47,18 @@ void PackFfnIn(std::span<const float> w1, std::span<const float> b1, PackedFfn& 
 void PackFfnOut(std::span<const float> w2, std::span<const float> b2, PackedFfn& ffn) {
   const size_t hidden = b2.empty() ? 0 : w2.size() / b2.size();
   const size_t panels = ffn.panels();
-  for (size_t column = 0; column < ffn.d; ++column) {
-    const float* source = w2.data() + column * hidden;
-    const size_t panel = column / kPanel;
-    const size_t lane = column % kPanel;
-    for (size_t neuron = 0; neuron < hidden; ++neuron) {
-      const size_t expert = neuron / ffn.expert_size;
-      const size_t row = neuron % ffn.expert_size;
-      ffn.w2[((expert * panels + panel) * ffn.expert_size + row) * kPanel + lane] = source[neuron];
+  ffn.w2.Fill([&](const auto& set) {
+    for (size_t column = 0; column < ffn.d; ++column) {
+      const float* source = w2.data() + column * hidden;
+      const size_t panel = column / kPanel;
+      const size_t lane = column % kPanel;
+      for (size_t neuron = 0; neuron < hidden; ++neuron) {
+        const size_t expert = neuron / ffn.expert_size;
+        const size_t row = neuron % ffn.expert_size;
+        set(((expert * panels + panel) * ffn.expert_size + row) * kPanel + lane, source[neuron]);
+      }
     }
-  }
+  });
   std::copy(b2.begin(), b2.end(), ffn.b2.data());
 }
 

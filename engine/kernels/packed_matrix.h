@@ -3,15 +3,20 @@
 // A panel is 16 output columns (kPanel): one AVX-512 vector, two of AVX2. A matrix [n, k] (as
 // torch.nn.Linear stores it: y = W x) is packed as [ceil(n / 16)][k][16]; columns past n are zero.
 //
+// A 16-bit checkpoint's weights stay in 16 bits, which halves their memory and what a small batch
+// waits for; the kernels widen them as they load them, exactly.
+//
 // Thread safety: immutable once packed.
 #ifndef DIMMER_ENGINE_KERNELS_PACKED_MATRIX_H_
 #define DIMMER_ENGINE_KERNELS_PACKED_MATRIX_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 #include "engine/kernels/activation.h"
 #include "engine/kernels/aligned_buffer.h"
+#include "engine/util/float_formats.h"
 
 namespace dimmer {
 
@@ -22,10 +27,50 @@ inline constexpr size_t Panels(size_t columns) { return (columns + kPanel - 1) /
 // vectors. What lies in the padding is never read as a value.
 inline constexpr size_t PaddedWidth(size_t columns) { return Panels(columns) * kPanel; }
 
+enum class WeightFormat : uint8_t { kF32, kF16, kBF16 };
+inline constexpr size_t WeightSize(WeightFormat format) {
+  return format == WeightFormat::kF32 ? 4 : 2;
+}
+
+// A buffer of weights in one of the formats, zero at first.
+class PackedWeights {
+ public:
+  PackedWeights() = default;
+  PackedWeights(size_t size, WeightFormat format)
+      : format_(format), data_(size * WeightSize(format)) {}
+
+  // Calls fill(set), in which set(i, value) stores a value, rounded if the format does not hold it.
+  template <typename F>
+  void Fill(const F& fill) {
+    switch (format_) {
+      case WeightFormat::kF32:
+        return fill([to = As<float>()](size_t i, float value) { to[i] = value; });
+      case WeightFormat::kF16:
+        return fill([to = As<uint16_t>()](size_t i, float value) { to[i] = FloatToHalf(value); });
+      case WeightFormat::kBF16:
+        return fill(
+            [to = As<uint16_t>()](size_t i, float value) { to[i] = FloatToBFloat16(value); });
+    }
+  }
+
+  const void* at(size_t element) const { return data_.data() + element * WeightSize(format_); }
+  WeightFormat format() const { return format_; }
+  size_t bytes() const { return data_.bytes(); }
+
+ private:
+  template <typename T>
+  T* As() {
+    return reinterpret_cast<T*>(data_.data());
+  }
+
+  WeightFormat format_ = WeightFormat::kF32;
+  AlignedBuffer<std::byte> data_;
+};
+
 class PackedMatrix {
  public:
   PackedMatrix() = default;
-  PackedMatrix(size_t n, size_t k);
+  PackedMatrix(size_t n, size_t k, WeightFormat format);
 
   // Packs `rows` [count, k] as output columns [first, first + count).
   void PackColumns(size_t first, std::span<const float> rows);
@@ -33,13 +78,14 @@ class PackedMatrix {
   size_t n() const { return n_; }
   size_t k() const { return k_; }
   size_t panels() const { return Panels(n_); }
-  const float* panel(size_t index) const { return data_.data() + index * k_ * kPanel; }
+  WeightFormat format() const { return data_.format(); }
+  const void* panel(size_t index) const { return data_.at(index * k_ * kPanel); }
   size_t bytes() const { return data_.bytes(); }
 
  private:
   size_t n_ = 0;
   size_t k_ = 0;
-  AlignedBuffer<float> data_;  // [panels][k][16]
+  PackedWeights data_;  // [panels][k][16]
 };
 
 // The two matrices of a feed-forward layer, split into experts (slabs of neurons). One buffer
@@ -54,20 +100,22 @@ struct PackedFfn {
   Activation activation = Activation::kNone;
   PackedMatrix w1;
   AlignedBuffer<float> b1;  // [PaddedWidth(hidden)]
-  AlignedBuffer<float> w2;
+  PackedWeights w2;
   AlignedBuffer<float> b2;  // [PaddedWidth(d)]
 
   size_t hidden() const { return experts * expert_size; }
   size_t panels() const { return Panels(d); }  // of the output
-  const float* slab2(size_t expert) const {
-    return w2.data() + expert * expert_size * panels() * kPanel;
+  // Panel `panel` of an expert's slab of w2.
+  const void* out_panel(size_t expert, size_t panel) const {
+    return w2.at((expert * panels() + panel) * expert_size * kPanel);
   }
   size_t bytes() const { return w1.bytes() + b1.bytes() + w2.bytes() + b2.bytes(); }
 };
 
 // Sizes a PackedFfn for `hidden` neurons in `experts` slabs of `expert_size`. `hidden` may be less
 // than experts * expert_size: neurons past it have zero weights and add exactly nothing.
-PackedFfn MakePackedFfn(size_t d, size_t experts, size_t expert_size, Activation activation);
+PackedFfn MakePackedFfn(size_t d, size_t experts, size_t expert_size, Activation activation,
+                        WeightFormat format);
 // `w1` [hidden, d], `b1` [hidden].
 void PackFfnIn(std::span<const float> w1, std::span<const float> b1, PackedFfn& ffn);
 // `w2` [d, hidden], `b2` [d].

@@ -18,7 +18,7 @@ class Linear {
  public:
   Linear() = default;
   // `n` outputs, `k` inputs; zero until set.
-  Linear(size_t n, size_t k) : weight_(n, k), bias_(PaddedWidth(n)) {}
+  Linear(size_t n, size_t k, WeightFormat format) : weight_(n, k, format), bias_(PaddedWidth(n)) {}
 
   // Outputs [first, first + bias.size()): `weight` [count, k] as torch.nn.Linear stores it. An
   // empty bias leaves zero, and the count follows from `weight`.

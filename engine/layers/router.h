@@ -17,7 +17,8 @@ namespace dimmer {
 class Router {
  public:
   Router() = default;
-  Router(size_t d, size_t width, size_t experts) : first_(width, d), second_(experts, width) {}
+  Router(size_t d, size_t width, size_t experts, WeightFormat format)
+      : first_(width, d, format), second_(experts, width, format) {}
 
   Linear& first() { return first_; }    // W_a [width, d], no bias
   Linear& second() { return second_; }  // W_b [experts, width], no bias

@@ -13,6 +13,21 @@ namespace {
 
 constexpr std::string_view kClassifierArchitecture = "BertForSequenceClassification";
 
+// The format that all of the tensors are stored in, or fp32, which holds every value of the others.
+WeightFormat CommonFormat(std::span<const TensorView> tensors) {
+  for (const TensorView& tensor : tensors) {
+    if (tensor.dtype != tensors.front().dtype) return WeightFormat::kF32;
+  }
+  switch (tensors.front().dtype) {
+    case DType::kF16:
+      return WeightFormat::kF16;
+    case DType::kBF16:
+      return WeightFormat::kBF16;
+    default:
+      return WeightFormat::kF32;
+  }
+}
+
 // Reads tensors of one package. Checkpoints of a bare BertModel have no "bert." before their names,
 // and old ones call a norm's weight and bias gamma and beta.
 class TensorReader {
@@ -57,19 +72,26 @@ class TensorReader {
     return LayerNorm(gammas, betas, epsilon);
   }
 
-  // Outputs [part * n, (part + 1) * n) of `parts`, as one Linear; made when its first part's tensor
-  // has been found, so that no size is trusted before.
-  absl::Status FillLinear(const std::string& name, int64_t n, int64_t k, size_t part, size_t parts,
-                          Linear& linear) const {
-    DIMMER_ASSIGN_OR_RETURN(const TensorView weight, View(name + ".weight", {n, k}));
-    DIMMER_ASSIGN_OR_RETURN(const TensorView bias, View(name + ".bias", {n}));
+  // One Linear of `names.size()` times `n` outputs, those of the first name first.
+  absl::StatusOr<Linear> LoadLinear(std::initializer_list<std::string> names, int64_t n,
+                                    int64_t k) const {
+    // All are found before memory is taken: no size is trusted before.
+    std::vector<TensorView> weights;
+    std::vector<TensorView> biases;
+    for (const std::string& name : names) {
+      DIMMER_ASSIGN_OR_RETURN(weights.emplace_back(), View(name + ".weight", {n, k}));
+      DIMMER_ASSIGN_OR_RETURN(biases.emplace_back(), View(name + ".bias", {n}));
+    }
+    const auto rows = static_cast<size_t>(n);
+    Linear linear(rows * weights.size(), static_cast<size_t>(k), CommonFormat(weights));
     AlignedBuffer<float> weight_buffer;
     AlignedBuffer<float> bias_buffer;
-    DIMMER_ASSIGN_OR_RETURN(const auto weights, Read(weight, weight_buffer));
-    DIMMER_ASSIGN_OR_RETURN(const auto biases, Read(bias, bias_buffer));
-    if (part == 0) linear = Linear(static_cast<size_t>(n) * parts, static_cast<size_t>(k));
-    linear.Set(part * static_cast<size_t>(n), weights, biases);
-    return absl::OkStatus();
+    for (size_t i = 0; i < weights.size(); ++i) {
+      DIMMER_ASSIGN_OR_RETURN(const auto weight, Read(weights[i], weight_buffer));
+      DIMMER_ASSIGN_OR_RETURN(const auto bias, Read(biases[i], bias_buffer));
+      linear.Set(i * rows, weight, bias);
+    }
+    return linear;
   }
 
  private:
@@ -81,13 +103,11 @@ absl::StatusOr<SelfAttention> LoadAttention(const TensorReader& reader, const st
                                             const BertConfig& config) {
   const int64_t d = config.hidden_size;
   SelfAttention attention(config.heads);
-  constexpr std::array<const char*, 3> kParts = {"query", "key", "value"};
-  for (size_t part = 0; part < kParts.size(); ++part) {
-    DIMMER_RETURN_IF_ERROR(reader.FillLinear(layer + "attention.self." + kParts[part], d, d, part,
-                                             kParts.size(), attention.qkv()));
-  }
-  DIMMER_RETURN_IF_ERROR(
-      reader.FillLinear(layer + "attention.output.dense", d, d, 0, 1, attention.output()));
+  const std::string self = layer + "attention.self.";
+  DIMMER_ASSIGN_OR_RETURN(attention.qkv(),
+                          reader.LoadLinear({self + "query", self + "key", self + "value"}, d, d));
+  DIMMER_ASSIGN_OR_RETURN(attention.output(),
+                          reader.LoadLinear({layer + "attention.output.dense"}, d, d));
   return attention;
 }
 
@@ -105,7 +125,8 @@ absl::StatusOr<PackedFfn> LoadFfn(const TensorReader& reader, const std::string&
   const size_t size = spec != nullptr ? spec->expert_size : DenseSlabSize(config.intermediate_size);
   const size_t experts =
       spec != nullptr ? spec->experts : (config.intermediate_size + size - 1) / size;
-  PackedFfn ffn = MakePackedFfn(config.hidden_size, experts, size, config.activation);
+  PackedFfn ffn = MakePackedFfn(config.hidden_size, experts, size, config.activation,
+                                CommonFormat(std::array{w1, w2}));
   AlignedBuffer<float> matrix;
   AlignedBuffer<float> vector;
   {
@@ -142,7 +163,7 @@ absl::StatusOr<Router> LoadRouter(const Package& package, const MoeModuleSpec& s
   DIMMER_ASSIGN_OR_RETURN(const TensorView second,
                           RouterTensor(package, RouterTensorName(spec.layer, spec.module, 2),
                                        {spec.experts, spec.router_width}));
-  Router router(d, spec.router_width, spec.experts);
+  Router router(d, spec.router_width, spec.experts, CommonFormat(std::array{first, second}));
   {
     DIMMER_ASSIGN_OR_RETURN(const auto values, TensorReader::Read(first, buffer));
     router.first().Set(0, values, {});
@@ -325,11 +346,12 @@ absl::StatusOr<BertWeights> LoadBertWeights(const Package& package) {
   DIMMER_RETURN_IF_ERROR(LoadBlocks(package, reader, config, weights.blocks));
   if (config.classifier) {
     BertClassifier& head = weights.head.emplace();
-    DIMMER_RETURN_IF_ERROR(reader.FillLinear("pooler.dense", d, d, 0, 1, head.pooler));
+    DIMMER_ASSIGN_OR_RETURN(head.pooler, reader.LoadLinear({"pooler.dense"}, d, d));
     // The only tensors beside the encoder's: never under its prefix.
-    DIMMER_RETURN_IF_ERROR(TensorReader(package, "")
-                               .FillLinear("classifier", static_cast<int64_t>(config.labels.size()),
-                                           d, 0, 1, head.classifier));
+    DIMMER_ASSIGN_OR_RETURN(
+        head.classifier,
+        TensorReader(package, "")
+            .LoadLinear({"classifier"}, static_cast<int64_t>(config.labels.size()), d));
   }
   return weights;
 }

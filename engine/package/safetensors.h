@@ -48,12 +48,6 @@ absl::Status ReadFloats(const TensorView& tensor, std::span<float> out);
 // touched. Pages shared with neighbouring tensors go too, which costs them time and nothing else.
 void ReleasePages(const TensorView& tensor);
 
-// fp32 <-> 16-bit formats, round to nearest even.
-float HalfToFloat(uint16_t half);
-float BFloat16ToFloat(uint16_t value);
-uint16_t FloatToHalf(float value);
-uint16_t FloatToBFloat16(float value);
-
 // A mapped file. Immutable after Open; safe for concurrent reads.
 class SafetensorsFile {
  public:

@@ -6,6 +6,7 @@
 
 #include "engine/package/atomic_file.h"
 #include "engine/package/safetensors.h"
+#include "engine/util/float_formats.h"
 #include "engine/util/status.h"
 
 namespace dimmer {

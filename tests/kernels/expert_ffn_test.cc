@@ -17,10 +17,15 @@ struct Problem {
     b1 = RandomFloats(hidden, random);
     w2 = RandomFloats(d * hidden, random, 1.0f / std::sqrt(static_cast<float>(hidden)));
     b2 = RandomFloats(d, random);
-    ffn = MakePackedFfn(d, experts, expert_size, activation);
-    PackFfnIn(w1, b1, ffn);
-    PackFfnOut(w2, b2, ffn);
+    ffn = Packed(experts, expert_size, activation, WeightFormat::kF32);
     padded_z = Padded(z, tokens, d);
+  }
+  PackedFfn Packed(size_t experts, size_t expert_size, Activation activation,
+                   WeightFormat format) const {
+    PackedFfn packed = MakePackedFfn(d, experts, expert_size, activation, format);
+    PackFfnIn(w1, b1, packed);
+    PackFfnOut(w2, b2, packed);
+    return packed;
   }
   // Every row starts from b2.
   AlignedBuffer<float> Start() const {
@@ -68,6 +73,28 @@ TEST(ExpertFfn, DenseMatchesTheReference) {
         for (size_t c = 0; c < s.d; ++c) {
           ASSERT_NEAR(out[t * PaddedWidth(s.d) + c], want[c], 1e-5) << t << "," << c;
         }
+      }
+    }
+  });
+}
+
+TEST(ExpertFfn, SixteenBitWeightsGiveTheBitsOfTheirValues) {
+  ForEachTarget([] {
+    for (WeightFormat format : k16BitFormats) {
+      for (const Shape& s : kShapes) {
+        SCOPED_TRACE(testing::Message()
+                     << s.tokens << " " << s.d << " " << s.experts << "x" << s.expert_size);
+        Problem problem(s.tokens, s.d, s.experts, s.expert_size, Activation::kGelu);
+        problem.w1 = Rounded(problem.w1, format);
+        problem.w2 = Rounded(problem.w2, format);
+        AlignedBuffer<float> scratch = problem.Scratch(s.experts);
+        AlignedBuffer<float> outs[2] = {problem.Start(), problem.Start()};
+        const WeightFormat formats[2] = {WeightFormat::kF32, format};
+        for (size_t i = 0; i < 2; ++i) {
+          problem.ffn = problem.Packed(s.experts, s.expert_size, Activation::kGelu, formats[i]);
+          RunExperts(problem.ffn, 0, s.experts, problem.Rows(outs[i]), scratch.data());
+        }
+        ASSERT_TRUE(Same(outs[0], outs[1]));
       }
     }
   });
@@ -150,7 +177,7 @@ TEST(PackedFfn, NeuronsPastTheHiddenWidthAddNothing) {
   const auto w2 = RandomFloats(d * hidden, random);
   const auto b2 = RandomFloats(d, random);
   const auto z = RandomFloats(d, random);
-  PackedFfn ffn = MakePackedFfn(d, 3, slab, Activation::kGelu);
+  PackedFfn ffn = MakePackedFfn(d, 3, slab, Activation::kGelu, WeightFormat::kF32);
   PackFfnIn(w1, b1, ffn);
   PackFfnOut(w2, b2, ffn);
   AlignedBuffer<float> out = PadBias(b2);

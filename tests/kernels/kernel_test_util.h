@@ -12,6 +12,7 @@
 #include "engine/kernels/aligned_buffer.h"
 #include "engine/kernels/hwy_targets.h"
 #include "engine/kernels/packed_matrix.h"
+#include "engine/util/float_formats.h"
 #include "hwy/highway.h"
 
 namespace dimmer {
@@ -49,8 +50,20 @@ inline AlignedBuffer<float> Padded(std::span<const float> values, size_t rows, s
   return padded;
 }
 
-inline PackedMatrix Pack(std::span<const float> weights, size_t n, size_t k) {
-  PackedMatrix packed(n, k);
+inline constexpr WeightFormat k16BitFormats[] = {WeightFormat::kF16, WeightFormat::kBF16};
+
+// Each value to the nearest one that the format holds.
+inline std::vector<float> Rounded(std::vector<float> values, WeightFormat format) {
+  for (float& value : values) {
+    if (format == WeightFormat::kF16) value = HalfToFloat(FloatToHalf(value));
+    if (format == WeightFormat::kBF16) value = BFloat16ToFloat(FloatToBFloat16(value));
+  }
+  return values;
+}
+
+inline PackedMatrix Pack(std::span<const float> weights, size_t n, size_t k,
+                         WeightFormat format = WeightFormat::kF32) {
+  PackedMatrix packed(n, k, format);
   packed.PackColumns(0, weights);
   return packed;
 }

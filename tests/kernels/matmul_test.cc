@@ -37,6 +37,29 @@ struct Problem {
   PackedMatrix packed;
 };
 
+TEST(MatMul, SixteenBitWeightsGiveTheBitsOfTheirValues) {
+  ForEachTarget([] {
+    for (WeightFormat format : k16BitFormats) {
+      for (size_t rows : {1, 2, 7, 12, 25, 100}) {
+        for (size_t n : {1, 17, 130}) {
+          Problem problem(rows, n, 37);
+          problem.w = Rounded(problem.w, format);
+          problem.packed = Pack(problem.w, n, problem.k);
+          AlignedBuffer<float> want(rows * PaddedWidth(n));
+          MatMul(problem.Args(want.data()));
+          const size_t fp32_bytes = problem.packed.bytes();
+          problem.packed = Pack(problem.w, n, problem.k, format);
+          EXPECT_EQ(2 * problem.packed.bytes(), fp32_bytes);
+          AlignedBuffer<float> out(rows * PaddedWidth(n));
+          MatMul(problem.Args(out.data()));
+          ASSERT_TRUE(std::equal(out.data(), out.data() + out.size(), want.data()))
+              << rows << "x" << n;
+        }
+      }
+    }
+  });
+}
+
 TEST(MatMul, MatchesTheReferenceOverOddShapes) {
   ForEachTarget([] {
     for (size_t rows : {1, 2, 3, 5, 7, 11, 12, 13, 22, 25, 100}) {

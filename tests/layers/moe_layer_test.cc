@@ -32,10 +32,11 @@ struct Problem {
     b2 = RandomFloats(kWidth, random);
     router1 = RandomFloats(kRouterWidth * kWidth, random, router_scale);
     router2 = RandomFloats(kExperts * kRouterWidth, random);
-    PackedFfn ffn = MakePackedFfn(kWidth, kExperts, kExpertSize, Activation::kRelu);
+    PackedFfn ffn =
+        MakePackedFfn(kWidth, kExperts, kExpertSize, Activation::kRelu, WeightFormat::kF32);
     PackFfnIn(w1, b1, ffn);
     PackFfnOut(w2, b2, ffn);
-    Router router(kWidth, kRouterWidth, kExperts);
+    Router router(kWidth, kRouterWidth, kExperts, WeightFormat::kF32);
     router.first().Set(0, router1, {});
     router.second().Set(0, router2, {});
     layer = MoeLayer(std::move(ffn), std::move(router), gate);

@@ -11,6 +11,7 @@
 #include <csignal>
 #include <limits>
 
+#include "engine/util/float_formats.h"
 #include "tests/package/test_files.h"
 
 namespace dimmer {

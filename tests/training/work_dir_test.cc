@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "engine/package/json_fields.h"
+#include "engine/util/float_formats.h"
 #include "engine/util/status.h"
 #include "tests/models/test_packages.h"
 #include "training/fingerprint.h"
