@@ -234,7 +234,7 @@ def compute(panels: Panels):
         "none", 8, 8,
         (f"max by (model) (dimmer_default_tau{{{MODEL}}})", "default {{model}}"),
         (mean("dimmer_request_tau"), "mean of calls"),
-        (quantile(0.1, "dimmer_request_tau"), "p10 of calls"),
+        (quantile(0.5, "dimmer_request_tau"), "p50 of calls"),
         (quantile(0.9, "dimmer_request_tau"), "p90 of calls"),
     )  # fmt: skip
     error = "dimmer_budget_error_ratio"
