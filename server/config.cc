@@ -176,6 +176,7 @@ absl::Status ApplyEnvironment(const Environment& environment, Config& config) {
 
 // CLI11 only collects the words; Apply() checks them, as it does for the other two sources.
 struct Flags {
+  bool health_check = false;
   CLI::App app{"Serves transformers whose compute can be turned down per request.",
                "dimmer-server"};
   std::vector<std::vector<std::string>> values{ConfigOptions().size()};
@@ -189,6 +190,9 @@ struct Flags {
     app.set_version_flag("--version", std::string("dimmer-server ") + DIMMER_VERSION,
                          "Print the version and exit");
     app.get_help_ptr()->description("Print this and exit");
+    app.add_flag("--health-check", health_check,
+                 "Ask the server that runs with these options whether it serves; exit status 0 if "
+                 "so, else 1");
     for (size_t i = 0; i < ConfigOptions().size(); ++i) {
       const OptionSpec& option = ConfigOptions()[i];
       const std::string fallback = option.Default();
@@ -247,6 +251,8 @@ absl::StatusOr<CommandLine> ReadConfig(int argc, const char* const* argv,
     DIMMER_RETURN_IF_ERROR(
         ApplyOption(option, flags.values[i], "flag " + option.Flag(), line.config));
   }
+  line.health_check = flags.health_check;
+  if (line.health_check) return line;
   if (line.config.model_repository.empty()) {
     return absl::InvalidArgumentError(
         "flag --model-repository: found none, expected at least one folder with models");

@@ -97,6 +97,7 @@ Environment ProcessEnvironment();
 struct CommandLine {
   Config config;
   std::optional<std::string> print;  // --help or --version: print this to stdout and exit 0
+  bool health_check = false;         // ask the server of this config, which may name no models
 };
 
 // InvalidArgument names where the value came from (flag, file and line, environment variable), what

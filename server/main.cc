@@ -1,4 +1,5 @@
 // dimmer-server: configuration -> log -> models, services and ports -> wait for a signal -> drain.
+// With --health-check: asks a server that runs already.
 // Exit status: 0 after a drain, 1 where it failed, 2 where it was called wrongly.
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
@@ -9,6 +10,7 @@
 
 #include "engine/util/status.h"
 #include "server/config.h"
+#include "server/health_probe.h"
 #include "server/logging.h"
 #include "server/server.h"
 #include "server/signals.h"
@@ -18,6 +20,7 @@ namespace {
 
 constexpr int kFailed = 1;
 constexpr int kUsage = 2;
+constexpr std::chrono::seconds kHealthTimeout(5);
 
 std::string CountModels(const Engine& engine) {
   size_t ready = 0, all = 0;
@@ -26,6 +29,14 @@ std::string CountModels(const Engine& engine) {
     if (model.ready) ++ready;
   }
   return fmt::format("{} of {} models", ready, all);
+}
+
+int CheckHealth(const Config& config) {
+  const absl::Status health =
+      ProbeHealth(config.address, static_cast<int>(config.grpc_port), kHealthTimeout);
+  if (health.ok()) return 0;
+  fmt::print(stderr, "dimmer-server: {}\n", Message(health));
+  return kFailed;
 }
 
 int Run(int argc, const char* const* argv) {
@@ -40,6 +51,7 @@ int Run(int argc, const char* const* argv) {
     return 0;
   }
   const Config& config = line->config;
+  if (line->health_check) return CheckHealth(config);
   Signals& signals = *new Signals;  // its thread may outlive this function
   SetUpLogging(config.log_format, config.log_level);
   auto server = Server::Start(config);

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 
 import grpc
 import pytest
@@ -33,8 +34,6 @@ def refused(*arguments, **options) -> str:
 
 
 def test_version_and_help():
-    import subprocess
-
     for flag in ("--version", "--help"):
         command = [harness.BINARIES / "dimmer-server", flag]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -207,3 +206,34 @@ def test_an_unreadable_package_beside_a_good_one(tmp_path, classify_with):
     (directory / "config.json").mkdir()
     with harness.Server(tmp_path) as server:
         assert classify_with(server).results
+
+
+def health_check(*arguments, environment=None) -> subprocess.CompletedProcess:
+    """dimmer-server --health-check, as a container's probe runs it."""
+    command = [harness.BINARIES / "dimmer-server", "--health-check", *arguments]
+    environment = {**os.environ, **(environment or {})}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_the_binary_checks_a_running_server(repository):
+    with harness.Server(repository) as server:
+        port = str(server.ports["grpc"])
+        # As in a container: the address is every interface, and a proxy is set for the outside.
+        for found in (
+            health_check("--address", "127.0.0.1", "--grpc-port", port),
+            health_check(
+                environment={"DIMMER_GRPC_PORT": port, "http_proxy": "http://127.0.0.1:1"}
+            ),
+        ):
+            assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+    gone = health_check("--grpc-port", port)
+    assert gone.returncode == 1
+    assert f"127.0.0.1:{port}" in gone.stderr
+
+
+def test_a_server_without_a_model_that_works_is_not_healthy(tmp_path):
+    packages.truncate(packages.tiny_classifier(tmp_path, "broken"))
+    with harness.Server(tmp_path) as server:
+        found = health_check("--grpc-port", str(server.ports["grpc"]))
+    assert found.returncode == 1
+    assert "NOT_SERVING" in found.stderr

@@ -95,6 +95,16 @@ TEST_F(ConfigTest, VariablesThatAreNotOptionsAreNotOurs) {
   EXPECT_TRUE(ReadGood({}).ok());
 }
 
+TEST_F(ConfigTest, AHealthCheckNeedsNoModels) {
+  environment_ = {{"DIMMER_GRPC_PORT", "9001"}};
+  const auto line = Read({"--health-check"});
+  ASSERT_TRUE(line.ok()) << line.status();
+  EXPECT_TRUE(line->health_check);
+  EXPECT_EQ(line->config.grpc_port, 9001);
+  EXPECT_FALSE(Read({"--model-repository", "models"})->health_check);
+  EXPECT_FALSE(Read({"--health-check", "--grpc-port", "x"}).ok());
+}
+
 struct BadFile {
   const char* text;
   std::vector<std::string> named;
