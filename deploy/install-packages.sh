@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Installs what debian-packages.txt lists and this machine lacks. Needs root, or sudo, only for that.
+# install-packages.sh [SECTION...]: installs what debian-packages.txt lists, or only what it lists
+# under the comments that begin with these words, and this machine lacks. Needs root, or sudo, only
+# for that.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -8,7 +10,17 @@ if ! command -v apt-get > /dev/null; then
   exit 1
 fi
 
-mapfile -t wanted < <(sed -e 's/#.*//' -e '/^[[:space:]]*$/d' debian-packages.txt)
+list=$(awk -v sections="${*,,}" '
+  BEGIN { split(sections, words, " "); for (i in words) asked[words[i]] = 1 }
+  /^#/ { name = tolower($2); sub(":$", "", name); known[name] = 1; next }
+  NF && (sections == "" || name in asked) { print $1 }
+  END {
+    for (word in asked) if (!(word in known)) {
+      print "debian-packages.txt: no section " word > "/dev/stderr"
+      exit 1
+    }
+  }' debian-packages.txt)
+mapfile -t wanted <<< "$list"
 missing=()
 for package in "${wanted[@]}"; do
   # shellcheck disable=SC2016  # the ${} is dpkg-query's

@@ -1,0 +1,82 @@
+# Debian packages by CPack: what goes into them, and their control data. Read by the preset
+# `package`, whose prefix is /usr; paths in deploy/debian and deploy/systemd count on that.
+if(NOT CMAKE_INSTALL_PREFIX STREQUAL "/usr")
+  message(FATAL_ERROR "CMAKE_INSTALL_PREFIX: found ${CMAKE_INSTALL_PREFIX}, expected /usr: use the preset `package`")
+endif()
+include(GNUInstallDirs)  # with the prefix /usr: SYSCONFDIR is /etc, LOCALSTATEDIR is /var
+set(deploy ${CMAKE_SOURCE_DIR}/deploy)
+
+set(DIMMER_PACKAGE_MAINTAINER "Dimmer developers <dimmer@packages.invalid>"
+  CACHE STRING "Maintainer field of the Debian packages")
+
+# dimmer_debian_doc(COMPONENT PACKAGE COPYRIGHT): /usr/share/doc/PACKAGE as Debian's policy wants it.
+function(dimmer_debian_doc component package copyright)
+  set(doc ${CMAKE_INSTALL_FULL_DATADIR}/doc/${package})
+  set(changelog ${CMAKE_BINARY_DIR}/${package}/changelog.gz)
+  add_custom_command(OUTPUT ${changelog} DEPENDS ${CMAKE_SOURCE_DIR}/CHANGELOG.md
+    COMMAND gzip -9 -n -c ${CMAKE_SOURCE_DIR}/CHANGELOG.md > ${changelog})
+  file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/${package})
+  add_custom_target(${package}-changelog ALL DEPENDS ${changelog})
+  install(FILES ${changelog} ${CMAKE_SOURCE_DIR}/NOTICE DESTINATION ${doc} COMPONENT ${component})
+  install(FILES ${copyright} DESTINATION ${doc} RENAME copyright COMPONENT ${component})
+endfunction()
+
+install(TARGETS dimmer-server DESTINATION ${CMAKE_INSTALL_FULL_BINDIR} COMPONENT server)
+if(TARGET dimmerctl)
+  install(TARGETS dimmerctl DESTINATION ${CMAKE_INSTALL_FULL_BINDIR} COMPONENT server)
+endif()
+install(FILES ${deploy}/debian/server.yaml DESTINATION ${CMAKE_INSTALL_FULL_SYSCONFDIR}/dimmer COMPONENT server)
+install(FILES ${deploy}/systemd/dimmer-server.service DESTINATION /lib/systemd/system COMPONENT server)
+install(DIRECTORY DESTINATION ${CMAKE_INSTALL_FULL_DATADIR}/dimmer/models COMPONENT server)
+install(DIRECTORY DESTINATION ${CMAKE_INSTALL_FULL_LOCALSTATEDIR}/lib/dimmer/models COMPONENT server)
+install(FILES docs/server.md docs/deploy.md DESTINATION ${CMAKE_INSTALL_FULL_DATADIR}/doc/dimmer-server COMPONENT server)
+dimmer_debian_doc(server dimmer-server ${deploy}/debian/copyright)
+
+option(DIMMER_MODEL_PACKAGE "Make the package of the demonstration model too" ON)
+if(DIMMER_MODEL_PACKAGE)
+  install(DIRECTORY models/emotion DESTINATION ${CMAKE_INSTALL_FULL_DATADIR}/dimmer/models COMPONENT model-emotion)
+  dimmer_debian_doc(model-emotion dimmer-model-emotion ${deploy}/debian/copyright.model-emotion)
+endif()
+
+set(CPACK_GENERATOR DEB)
+set(CPACK_SET_DESTDIR ON)
+set(CPACK_INSTALL_PREFIX /usr)
+set(CPACK_STRIP_FILES ON)
+set(CPACK_PACKAGE_NAME dimmer)
+set(CPACK_PACKAGE_VENDOR Dimmer)
+set(CPACK_PACKAGE_CONTACT "${DIMMER_PACKAGE_MAINTAINER}")
+set(CPACK_PACKAGE_DIRECTORY ${CMAKE_BINARY_DIR}/packages)
+set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS
+  OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
+set(CPACK_COMPONENTS_GROUPING IGNORE)
+set(CPACK_COMPONENTS_ALL server)
+if(DIMMER_MODEL_PACKAGE)
+  list(APPEND CPACK_COMPONENTS_ALL model-emotion)
+endif()
+
+set(CPACK_DEB_COMPONENT_INSTALL ON)
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_RELEASE 1)
+set(CPACK_DEBIAN_COMPRESSION_TYPE xz)
+set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
+
+set(CPACK_DEBIAN_SERVER_PACKAGE_NAME dimmer-server)
+set(CPACK_DEBIAN_SERVER_PACKAGE_SECTION net)
+set(CPACK_DEBIAN_SERVER_PACKAGE_SHLIBDEPS ON)
+set(CPACK_DEBIAN_SERVER_PACKAGE_DEPENDS "adduser, init-system-helpers (>= 1.54)")
+set(CPACK_DEBIAN_SERVER_PACKAGE_SUGGESTS dimmer-model-emotion)
+set(CPACK_DEBIAN_SERVER_PACKAGE_CONTROL_EXTRA
+  "${deploy}/debian/conffiles;${deploy}/debian/postinst;${deploy}/debian/prerm;${deploy}/debian/postrm;${deploy}/debian/triggers")
+set(CPACK_COMPONENT_SERVER_DESCRIPTION "inference server with a compute budget per request
+Serves transformers over gRPC (its own API and the Open Inference Protocol v2).
+A client, or the operator, chooses how much of a converted model each request
+runs, and every answer says how much it was.")
+
+set(CPACK_DEBIAN_MODEL-EMOTION_PACKAGE_NAME dimmer-model-emotion)
+set(CPACK_DEBIAN_MODEL-EMOTION_PACKAGE_ARCHITECTURE all)
+set(CPACK_DEBIAN_MODEL-EMOTION_PACKAGE_SECTION science)
+set(CPACK_DEBIAN_MODEL-EMOTION_PACKAGE_ENHANCES dimmer-server)
+set(CPACK_COMPONENT_MODEL-EMOTION_DESCRIPTION "emotion classifier for dimmer-server
+A MiniLM that tells six emotions in short English texts, converted to experts
+that a compute budget can switch off. A demonstration, not a product.")
+include(CPack)
