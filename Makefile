@@ -10,7 +10,7 @@ export CCACHE_NOHASHDIR ?= 1
 STEP := deploy/step.sh
 PRESET ?= release
 
-.PHONY: help deps build demo test check lint format clean
+.PHONY: help deps build demo test check package lint format clean
 help:  ## This list
 	@echo "Dimmer: an inference server with a compute budget per request."
 	@awk -F ':.*## ' '/^[a-z]*:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -31,11 +31,18 @@ demo: build  ## Serve models/ and classify texts at several budgets (ONCE=1 stop
 test: build  ## Build and run every test
 	@deploy/test.sh $(PRESET)
 
-check: lint  ## Lint, then every test under ASan and UBSan, then engine and scheduler under TSan
+check: lint  ## Lint; packages and image; every test under ASan and UBSan; engine and scheduler under TSan
+	@$(MAKE) --no-print-directory package
+	@deploy/test-package.sh
 	@$(MAKE) --no-print-directory test PRESET=asan
 	@$(MAKE) --no-print-directory test PRESET=tsan
 
-lint: build  ## clang-format, clang-tidy, shellcheck and ruff
+package: deps  ## Make the Debian packages of the server and the demonstration model
+	@$(STEP) "Configure package" "start over: rm -r build/package" cmake --preset package
+	@$(STEP) "Build packages" "the first error above is the cause" cmake --build --preset package
+	@ls build/package/packages/*.deb
+
+lint: build  ## clang-format, clang-tidy, shellcheck, hadolint and ruff
 	@deploy/lint.sh
 
 format:  ## Rewrite C++ and Python files in the house style

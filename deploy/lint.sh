@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# lint.sh [--fix]: clang-format, clang-tidy (over build/release), shellcheck and ruff. With --fix,
-# rewrites what clang-format and ruff can and stops there.
+# lint.sh [--fix]: clang-format, clang-tidy (over build/release), shellcheck, hadolint and ruff. With
+# --fix, rewrites what clang-format and ruff can and stops there.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 mapfile -t cpp < <(git ls-files '*.cc' '*.h')
-mapfile -t shell < <(git ls-files '*.sh' '.ci/run')
+mapfile -t shell < <(git ls-files '*.sh' '.ci/run' 'deploy/debian/p*')
 failed=0
 
 deploy/step.sh "Python environment" "check that pip reaches a package index" \
@@ -19,6 +19,8 @@ fi
 
 deploy/step.sh "clang-format" "make format" clang-format --dry-run -Werror "${cpp[@]}" || failed=1
 deploy/step.sh "shellcheck" "follow the SC numbers above" shellcheck "${shell[@]}" || failed=1
+deploy/step.sh "hadolint" "follow the DL and SC numbers above" \
+  build/python/bin/hadolint Dockerfile || failed=1
 deploy/step.sh "ruff" "make format, then what is left by hand" \
   build/python/bin/ruff check --quiet . || failed=1
 deploy/step.sh "ruff format" "make format" build/python/bin/ruff format --check --quiet . || failed=1
