@@ -9,15 +9,18 @@ set(deploy ${CMAKE_SOURCE_DIR}/deploy)
 set(DIMMER_PACKAGE_MAINTAINER "Dimmer developers <dimmer@packages.invalid>"
   CACHE STRING "Maintainer field of the Debian packages")
 
+configure_file(${deploy}/debian/changelog.in ${CMAKE_BINARY_DIR}/changelog.Debian @ONLY)
+set(changelogs ${CMAKE_BINARY_DIR}/changelog.gz ${CMAKE_BINARY_DIR}/changelog.Debian.gz)
+add_custom_command(OUTPUT ${changelogs}
+  DEPENDS ${CMAKE_SOURCE_DIR}/CHANGELOG.md ${CMAKE_BINARY_DIR}/changelog.Debian
+  COMMAND gzip -9nc ${CMAKE_SOURCE_DIR}/CHANGELOG.md > ${CMAKE_BINARY_DIR}/changelog.gz
+  COMMAND gzip -9nc ${CMAKE_BINARY_DIR}/changelog.Debian > ${CMAKE_BINARY_DIR}/changelog.Debian.gz)
+add_custom_target(dimmer_changelogs ALL DEPENDS ${changelogs})
+
 # dimmer_debian_doc(COMPONENT PACKAGE COPYRIGHT): /usr/share/doc/PACKAGE as Debian's policy wants it.
 function(dimmer_debian_doc component package copyright)
   set(doc ${CMAKE_INSTALL_FULL_DATADIR}/doc/${package})
-  set(changelog ${CMAKE_BINARY_DIR}/${package}/changelog.gz)
-  add_custom_command(OUTPUT ${changelog} DEPENDS ${CMAKE_SOURCE_DIR}/CHANGELOG.md
-    COMMAND gzip -9 -n -c ${CMAKE_SOURCE_DIR}/CHANGELOG.md > ${changelog})
-  file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/${package})
-  add_custom_target(${package}-changelog ALL DEPENDS ${changelog})
-  install(FILES ${changelog} ${CMAKE_SOURCE_DIR}/NOTICE DESTINATION ${doc} COMPONENT ${component})
+  install(FILES ${changelogs} ${CMAKE_SOURCE_DIR}/NOTICE DESTINATION ${doc} COMPONENT ${component})
   install(FILES ${copyright} DESTINATION ${doc} RENAME copyright COMPONENT ${component})
 endfunction()
 
@@ -43,6 +46,7 @@ set(CPACK_SET_DESTDIR ON)
 set(CPACK_INSTALL_PREFIX /usr)
 set(CPACK_STRIP_FILES ON)
 set(CPACK_PACKAGE_NAME dimmer)
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "")  # each component has its own first line
 set(CPACK_PACKAGE_VENDOR Dimmer)
 set(CPACK_PACKAGE_CONTACT "${DIMMER_PACKAGE_MAINTAINER}")
 set(CPACK_PACKAGE_DIRECTORY ${CMAKE_BINARY_DIR}/packages)

@@ -85,7 +85,7 @@ def state(tmp_path):
 
 
 def serve(tree, config, models, state):
-    """What `docker run -v MODELS:... -v STATE:...` does: command, user and environment of the image."""
+    """What `docker run --read-only -v MODELS:... -v STATE:...` does with the image's metadata."""
     volumes = sorted(config["Volumes"])
     assert volumes == ["/var/lib/dimmer/models", "/var/lib/dimmer/state"]
     return tree.serve(
@@ -93,6 +93,7 @@ def serve(tree, config, models, state):
         user=config["User"],
         environment=dict(entry.split("=", 1) for entry in config["Env"]),
         binds=[(models, volumes[0], "ro"), (state, volumes[1], "rw")],
+        mode="ro",
     )
 
 

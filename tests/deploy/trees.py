@@ -10,16 +10,21 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 READY_SECONDS = 60  # a limit against hanging, not a bound that is tested
 
-# Arguments: tree, "host" or "own" network, a count of binds, each bind (from, to, ro or rw), then
+# Arguments: tree, "ro" or "rw" for it, "host" or "own" network, a count of binds, each bind (from, to, ro or rw), then
 # the command. Mounts and processes live in namespaces of their own and end with them.
 ENTER = """
 set -e
-tree=$1 network=$2 binds=$3
-shift 3
+tree=$1 mode=$2 network=$3 binds=$4
+shift 4
+mount --bind "$tree" "$tree"
 mount -t proc proc "$tree/proc"
 mount --rbind /dev "$tree/dev"
-mount -t tmpfs tmpfs "$tree/tmp"
-mount -t tmpfs tmpfs "$tree/run"
+if [ "$mode" = rw ]; then
+  mount -t tmpfs tmpfs "$tree/tmp"
+  mount -t tmpfs tmpfs "$tree/run"
+else
+  mount -o remount,bind,ro "$tree"
+fi
 for ((; binds > 0; --binds)); do
   mount --bind "$1" "$tree$2"
   mount -o "remount,bind,$3" "$tree$2"
@@ -48,12 +53,12 @@ def checked(*command, **options) -> str:
 class Tree:
     root: pathlib.Path
 
-    def _command(self, arguments, *, environment, user, network, binds) -> list[str]:
+    def _command(self, arguments, *, environment, user, network, binds, mode="rw") -> list[str]:
         flat = [str(word) for bind in binds for word in bind]
         return [
             *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
             *(["--net"] if network == "own" else []),
-            *("bash", "-c", ENTER, "-", str(self.root), network, str(len(binds)), *flat),
+            *("bash", "-c", ENTER, "-", str(self.root), mode, network, str(len(binds)), *flat),
             *("chroot", f"--userspec={user}", str(self.root), "/usr/bin/env", "-i"),
             *(f"{key}={value}" for key, value in {"PATH": PATH, **environment}.items()),
             *map(str, arguments),
@@ -70,12 +75,12 @@ class Tree:
             )
         )
 
-    def serve(self, *arguments, user, environment=None, binds=()) -> "Service":
+    def serve(self, *arguments, user, environment=None, binds=(), mode="rw") -> "Service":
         """Starts a server in a network of its own, where all its ports are free."""
-        command = self._command(
-            arguments, environment=environment or {}, user=user, network="own", binds=binds
-        )
-        return Service(self, command, user, environment or {})
+        environment = environment or {}
+        options = {"user": user, "network": "own", "binds": binds, "mode": mode}
+        command = self._command(arguments, environment=environment, **options)
+        return Service(self, command, user, environment)
 
 
 class Service:
