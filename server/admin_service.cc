@@ -129,4 +129,9 @@ grpc::ServerUnaryReactor* AdminService::SetTau(grpc::CallbackServerContext* cont
       Admission::kAlways);
 }
 
+grpc::ServerWriteReactor<grpc::ByteBuffer>* AdminService::WatchStats(
+    grpc::CallbackServerContext* /*context*/, const grpc::ByteBuffer* bytes) {
+  return stats_.Watch(bytes);
+}
+
 }  // namespace dimmer

@@ -4,6 +4,7 @@
 #include <prometheus/text_serializer.h>
 
 #include <algorithm>
+#include <cmath>
 #include <mutex>
 #include <sstream>
 
@@ -46,6 +47,31 @@ Family<Histogram>& HistogramFamily(prometheus::Registry& registry, const char* n
   return prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
 }
 
+// Other calls on a model, such as GetModel, say nothing about how it serves.
+bool RunsModel(std::string_view rpc) {
+  return rpc == "Classify" || rpc == "Embed" || rpc == "ModelInfer";
+}
+
+std::string_view LabelOf(const prometheus::ClientMetric& metric, std::string_view name) {
+  for (const prometheus::ClientMetric::Label& label : metric.label) {
+    if (label.name == name) return label.value;
+  }
+  return "";
+}
+
+uint64_t ToCount(double value) { return static_cast<uint64_t>(std::llround(value)); }
+
+// `from` has the buckets of kSeconds, cumulative, and one for +Inf.
+void AddHistogram(const prometheus::ClientMetric::Histogram& from, ModelCounts* to) {
+  uint64_t below = 0;
+  for (size_t i = 0; i < std::min(from.bucket.size(), to->seconds_counts.size()); ++i) {
+    const uint64_t up_to_here = from.bucket[i].cumulative_count;
+    to->seconds_counts[i] += up_to_here - below;
+    below = up_to_here;
+  }
+  to->seconds_sum += from.sample_sum;
+}
+
 // Why a call was turned away; "" where it was not.
 const char* RejectReason(absl::StatusCode code) {
   switch (code) {
@@ -72,6 +98,7 @@ struct Metrics::Families {
                           "Calls turned away: queue_full, unavailable, deadline, budget_floor")),
         degraded(CounterFamily(r, "dimmer_degraded_requests_total",
                                "Calls answered with less compute because of load")),
+        texts(CounterFamily(r, "dimmer_texts_total", "Texts of answered calls")),
         tokens(CounterFamily(r, "dimmer_tokens_total", "Tokens of answered calls")),
         flops(CounterFamily(r, "dimmer_flops_total", "FLOPs run for answered calls")),
         dense_flops(CounterFamily(r, "dimmer_dense_flops_total",
@@ -95,8 +122,8 @@ struct Metrics::Families {
             "max_flops; clamped budgets left out")),
         experts_run(HistogramFamily(r, "dimmer_experts_run", "Experts run, per token")) {}
 
-  Family<Counter>&requests, &rejected, &degraded, &tokens, &flops, &dense_flops, &non_finite,
-      &expert_tokens;
+  Family<Counter>&requests, &rejected, &degraded, &texts, &tokens, &flops, &dense_flops,
+      &non_finite, &expert_tokens;
   Family<Histogram>&request_seconds, &queue_seconds, &compute_seconds, &batch_tokens, &request_tau,
       &budget_error, &experts_run;
 };
@@ -112,7 +139,7 @@ struct Metrics::ModuleSeries {
 
 struct Metrics::ModelSeries {
   Labels labels;
-  Counter *prompt_tokens, *output_tokens, *flops, *dense_flops, *non_finite, *degraded;
+  Counter *texts, *prompt_tokens, *output_tokens, *flops, *dense_flops, *non_finite, *degraded;
   Histogram *queue_seconds, *compute_seconds, *batch_tokens, *request_tau, *budget_error;
   std::vector<ModuleSeries> modules;  // as CostModel::moe
 };
@@ -139,6 +166,7 @@ void Metrics::AddModel(const ServedModel& model) {
   ModelSeries& series = *slot;
   Families& f = *families_;
   series.labels = {{"model", model.name}, {"version", model.version}};
+  series.texts = &f.texts.Add(series.labels);
   series.prompt_tokens = &f.tokens.Add(With(series.labels, "kind", "prompt"));
   series.output_tokens = &f.tokens.Add(With(series.labels, "kind", "output"));
   series.flops = &f.flops.Add(series.labels);
@@ -196,7 +224,7 @@ void Metrics::AddCollectable(const prometheus::Collectable* collectable) {
   collectables_.push_back(collectable);
 }
 
-Metrics::ModelSeries* Metrics::Find(const std::string& model, const std::string& version) {
+Metrics::ModelSeries* Metrics::Find(const std::string& model, const std::string& version) const {
   const auto found = models_.find({model, version});
   return found == models_.end() ? nullptr : found->second.get();
 }
@@ -232,6 +260,7 @@ void Metrics::OnAnswer(const Budget& asked, const Response& response) {
   ModelSeries* series = Find(response.model, response.version);
   if (series == nullptr) return;
   const Usage& usage = response.usage;
+  series->texts->Increment(double(response.results.size()));
   series->prompt_tokens->Increment(double(usage.prompt_tokens));
   series->output_tokens->Increment(double(usage.output_tokens));
   series->flops->Increment(double(usage.flops));
@@ -262,6 +291,44 @@ void Metrics::OnRequest(std::string_view rpc, const std::string& model, const st
       .Observe(std::chrono::duration<double>(duration).count());
   const std::string reason = RejectReason(code);
   if (!reason.empty()) families_->rejected.Add(With(of_model, "reason", reason)).Increment();
+}
+
+ModelCounts Metrics::Counts(const std::string& model, const std::string& version) const {
+  ModelCounts counts;
+  const auto ours = [&](const prometheus::ClientMetric& metric) {
+    return RunsModel(LabelOf(metric, "rpc")) && LabelOf(metric, "model") == model &&
+           LabelOf(metric, "version") == version;
+  };
+  for (const prometheus::MetricFamily& family : families_->requests.Collect()) {
+    for (const prometheus::ClientMetric& metric : family.metric) {
+      if (ours(metric)) {
+        counts.requests[std::string(LabelOf(metric, "code"))] += ToCount(metric.counter.value);
+      }
+    }
+  }
+  counts.seconds_bounds = kSeconds;
+  counts.seconds_counts.assign(kSeconds.size() + 1, 0);
+  for (const prometheus::MetricFamily& family : families_->request_seconds.Collect()) {
+    for (const prometheus::ClientMetric& metric : family.metric) {
+      if (ours(metric)) AddHistogram(metric.histogram, &counts);
+    }
+  }
+  const std::shared_lock lock(mutex_);
+  const ModelSeries* series = Find(model, version);
+  if (series == nullptr) return counts;
+  counts.texts = ToCount(series->texts->Value());
+  counts.tokens = ToCount(series->prompt_tokens->Value() + series->output_tokens->Value());
+  counts.flops = ToCount(series->flops->Value());
+  counts.dense_flops = ToCount(series->dense_flops->Value());
+  const auto tau = series->request_tau->Collect().histogram;
+  counts.answers = tau.sample_count;
+  counts.tau_sum = tau.sample_sum;
+  for (const ModuleSeries& module : series->modules) {
+    const auto runs = module.experts_run->Collect().histogram;
+    counts.modules.push_back(
+        {.tokens = runs.sample_count, .expert_runs = ToCount(runs.sample_sum)});
+  }
+  return counts;
 }
 
 std::string Metrics::Text() const {

@@ -31,6 +31,23 @@ namespace dimmer {
 // Series of dimmer_expert_tokens_total, over all models, that are exported unless asked for.
 inline constexpr size_t kMaxExpertSeries = 2048;
 
+// What has been counted for one model since AddModel().
+struct ModelCounts {
+  // Of the calls that run the model, from arrival to answer.
+  std::map<std::string, uint64_t> requests;  // by status, "OK"
+  std::vector<double> seconds_bounds;        // ascending
+  std::vector<uint64_t> seconds_counts;      // [bounds + 1], not cumulative
+  double seconds_sum = 0;
+  // Of those that were answered with results.
+  uint64_t answers = 0, texts = 0, tokens = 0, flops = 0, dense_flops = 0;
+  double tau_sum = 0;
+  struct Module {
+    uint64_t tokens = 0;
+    uint64_t expert_runs = 0;
+  };
+  std::vector<Module> modules;  // as CostModel::moe
+};
+
 class Metrics : public SchedulerObserver {
  public:
   enum class PerExpert : uint8_t { kAuto, kOn, kOff };
@@ -55,6 +72,8 @@ class Metrics : public SchedulerObserver {
   void OnRequest(std::string_view rpc, const std::string& model, const std::string& version,
                  absl::StatusCode code, std::chrono::nanoseconds duration);
 
+  // All zeros for a model that was not added.
+  ModelCounts Counts(const std::string& model, const std::string& version) const;
   // The text exposition format, version 0.0.4.
   std::string Text() const;
 
@@ -64,7 +83,7 @@ class Metrics : public SchedulerObserver {
   struct Families;
   using ModelKey = std::pair<std::string, std::string>;
 
-  ModelSeries* Find(const std::string& model, const std::string& version);
+  ModelSeries* Find(const std::string& model, const std::string& version) const;
   void AddExpertSeries();
 
   const PerExpert per_expert_;
