@@ -1,0 +1,48 @@
+// `dimmerctl models` and `dimmerctl describe`.
+#include <fmt/format.h>
+
+#include "engine/util/status.h"
+#include "server/ctl/commands.h"
+#include "server/ctl/connection.h"
+#include "server/ctl/json.h"
+#include "server/ctl/model_view.h"
+#include "server/ctl/terminal.h"
+
+namespace dimmer::ctl {
+
+absl::Status RunModels(const Options& options) {
+  grpc::ClientContext context;
+  SetDeadline(options, &context);
+  v1::ListModelsResponse list;
+  DIMMER_RETURN_IF_ERROR(
+      Explain(ConnectAdmin(options)->ListModels(&context, {}, &list), options, Port::kAdmin));
+  if (options.json) {
+    fmt::print("{}", Dump(ToJson(list)));
+  } else {
+    const Terminal terminal = LookAtTerminal(options.color);
+    // A file has no edge to cut at.
+    const size_t columns = terminal.live ? terminal.columns : SIZE_MAX;
+    fmt::print("{}", Paint(RenderModels(list, columns), terminal.color));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunDescribe(const Options& options) {
+  grpc::ClientContext context;
+  SetDeadline(options, &context);
+  v1::GetModelRequest request;
+  request.set_model(options.model);
+  v1::GetModelResponse answer;
+  DIMMER_RETURN_IF_ERROR(
+      Explain(ConnectAdmin(options)->GetModel(&context, request, &answer), options, Port::kAdmin));
+  if (options.json) {
+    fmt::print("{}", Dump(ToJson(answer.model())));
+  } else {
+    const Terminal terminal = LookAtTerminal(options.color);
+    fmt::print("{}", Paint(RenderModel(answer.model(), terminal.columns, terminal.unicode),
+                           terminal.color));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace dimmer::ctl
