@@ -16,7 +16,7 @@ std::string Row(const std::string& label, const std::string& score) {
 }
 
 std::string Cost(const std::string& tau, const std::string& flops, const std::string& share) {
-  return fmt::format("  {:>5}  {:>8}  {:>6}  ", tau, flops, share);
+  return fmt::format("  {:>5}  {:>8}  {:>8}  ", tau, flops, share);
 }
 
 std::string Share(uint64_t flops, uint64_t dense) {
@@ -26,7 +26,7 @@ std::string Share(uint64_t flops, uint64_t dense) {
 }  // namespace
 
 Line ClassifyHeader() {
-  return {{Row("answer", "score") + Cost("tau", "FLOPs", "share") + "text", kDim}};
+  return {{Row("answer", "score") + Cost("tau", "FLOPs", "of dense") + "text", kDim}};
 }
 
 std::vector<Line> RenderResult(const std::string& text, const v1::Classification& result,

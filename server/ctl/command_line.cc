@@ -12,7 +12,7 @@
 namespace dimmer::ctl {
 namespace {
 
-constexpr const char* kExamples = R"(
+constexpr const char* kFooter = R"(
 Examples:
   dimmerctl models
   dimmerctl describe emotion
@@ -23,6 +23,11 @@ Examples:
 
 Exit status: 0; 1 where the server refused or cannot be reached; 2 where dimmerctl was called wrongly.
 )";
+
+std::string Footer(const std::string& examples) {
+  return "\nExamples:\n" + examples +
+         "\nOptions of every command (addresses, --json, --color): dimmerctl --help\n";
+}
 
 absl::StatusOr<absl::Duration> ReadDuration(const std::string& flag, const std::string& text,
                                             absl::Duration least, absl::Duration most) {
@@ -59,10 +64,18 @@ Commands AddCommands(CLI::App& app, Options& options, Raw& raw) {
       app.add_subcommand("set-tau", "Change a model's default tau, its bounds or single layers"),
       app.add_subcommand("classify", "Classify texts, and show what each answer cost"),
       app.add_subcommand("top", "Watch the server: rates, tau, FLOPs saved, experts per layer")};
-  commands.describe->add_option("MODEL", options.model, "A model's name")->required();
+  commands.models->footer(Footer("  dimmerctl models --json\n"));
+  commands.describe->footer(Footer("  dimmerctl describe emotion\n"));
+  commands.describe->add_option("MODEL", options.model, "A model's name")
+      ->required()
+      ->type_name("");
 
   CLI::App& set = *commands.set_tau;
-  set.add_option("MODEL", options.model, "A converted model's name")->required();
+  set.footer(
+      Footer("  dimmerctl set-tau emotion --default 0.2 --dry-run\n"
+             "  dimmerctl set-tau emotion --default 0.2 --max 0.5 --ttl 10m\n"
+             "  dimmerctl set-tau emotion --layer 0=0.01 --if-revision 3\n"));
+  set.add_option("MODEL", options.model, "A converted model's name")->required()->type_name("");
   set.add_option("--default", raw.default_tau, "Tau of calls that name no budget")
       ->type_name("TAU");
   set.add_option("--min", raw.min_tau, "Least tau that a call may have")->type_name("TAU");
@@ -80,9 +93,13 @@ Commands AddCommands(CLI::App& app, Options& options, Raw& raw) {
   set.add_flag("--dry-run", raw.dry_run, "Show what would be, change nothing");
 
   CLI::App& classify = *commands.classify;
-  classify.add_option("MODEL", options.model, "A classifier's name")->required();
+  classify.footer(
+      Footer("  dimmerctl classify emotion \"what a lovely day\" --flop-fraction 0.5\n"
+             "  dimmerctl classify emotion - --tau 0.1 --json < texts.txt\n"));
+  classify.add_option("MODEL", options.model, "A classifier's name")->required()->type_name("");
   classify.add_option("TEXT", options.texts, "Texts; - reads one a line from standard input")
-      ->required();
+      ->required()
+      ->type_name("");
   auto* tau = classify.add_option("--tau", raw.tau, "Budget: tau in [0, 1]");
   auto* fraction = classify.add_option("--flop-fraction", raw.flop_fraction,
                                        "Budget: share of the dense FLOPs, for each text");
@@ -94,7 +111,11 @@ Commands AddCommands(CLI::App& app, Options& options, Raw& raw) {
   classify.add_flag("--truncate", raw.truncate, "Cut texts that are too long for the model");
 
   CLI::App& top = *commands.top;
-  top.add_option("MODEL", options.model, "Only this model");
+  top.footer(
+      Footer("  dimmerctl top                          until q or Ctrl-C\n"
+             "  dimmerctl top emotion --interval 500ms\n"
+             "  dimmerctl top --json --count 10        one object a line\n"));
+  top.add_option("MODEL", options.model, "Only this model")->type_name("");
   top.add_option("--interval", raw.interval, "Time between two frames, from 100ms to 1m")
       ->type_name("TIME")
       ->capture_default_str();
@@ -208,7 +229,7 @@ absl::StatusOr<CommandLine> ReadCommandLine(int argc, const char* const* argv) {
   CommandLine line;
   Raw raw;
   CLI::App app{"Looks at a running dimmer-server and turns its light.", "dimmerctl"};
-  app.footer(kExamples);
+  app.footer(kFooter);
   app.require_subcommand(1);
   app.fallthrough();
   AddOptions(app, line.options, raw);
@@ -217,7 +238,8 @@ absl::StatusOr<CommandLine> ReadCommandLine(int argc, const char* const* argv) {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
     const auto chosen = app.get_subcommands();
-    line.print = chosen.empty() ? app.help() : chosen.front()->help("dimmerctl");
+    line.print = chosen.empty() ? app.help()
+                                : chosen.front()->help("dimmerctl " + chosen.front()->get_name());
     return line;
   } catch (const CLI::CallForVersion& version) {
     line.print = std::string(version.what()) + "\n";

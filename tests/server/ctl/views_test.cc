@@ -70,8 +70,9 @@ TEST(ModelViewTest, Describe) {
   EXPECT_THAT(text, HasSubstr("  labels        sadness, joy, love\n"));
   EXPECT_THAT(text, HasSubstr("96 in the ffn of each of 2 layers; 24.6 kFLOPs per expert"));
   EXPECT_THAT(text, HasSubstr("default 0.05 in [0, 1], revision 4, for good\n"));
-  EXPECT_THAT(text, HasSubstr("      0  100.0%  93.0% [92.0, 94.0]      "
-                              "########################  the default is next above\n"));
+  EXPECT_THAT(text,
+              HasSubstr("      0  100.0%  93.0% [92.0, 94.0]      "
+                        "########################  the default is between this and the next\n"));
   EXPECT_THAT(text, HasSubstr("    0.1   50.0%  91.0% [90.0, 92.0]      ############\n"));
   EXPECT_THAT(text, HasSubstr("  settings       seed 7\n"));
   EXPECT_THAT(text, HasSubstr("  tool           dimmer-convert\n"));
@@ -134,9 +135,10 @@ TEST(ClassifyViewTest, RowsAndTotal) {
   result.mutable_usage()->set_flops(150);
   result.mutable_usage()->set_dense_flops(300);
   result.mutable_usage()->set_tau(0.05);
-  EXPECT_EQ(Paint(ClassifyHeader(), false), "answer         score    tau     FLOPs   share  text");
+  EXPECT_EQ(Paint(ClassifyHeader(), false),
+            "answer         score    tau     FLOPs  of dense  text");
   EXPECT_EQ(Paint(RenderResult("so \033 happy", result, 100), false),
-            "joy            98.2%  0.050       150     50%  so ? happy\n"
+            "joy            98.2%  0.050       150       50%  so ? happy\n"
             "love            1.0%\n");
   ClassifyTotal total;
   total.Add(result.usage(), 1);
