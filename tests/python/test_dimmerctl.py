@@ -135,9 +135,7 @@ def test_compare_and_set(light):
     run(light, "set-tau", "emotion", "--default", 0.1)
     revision = run_json(light, "describe", "emotion")["settings"]["revision"]
     run(light, "set-tau", "emotion", "--default", 0.2, "--if-revision", revision)
-    error = run(
-        light, "set-tau", "emotion", "--default", 0.3, "--if-revision", revision, status=1
-    )
+    error = run(light, "set-tau", "emotion", "--default", 0.3, "--if-revision", revision, status=1)
     assert str(revision) in error and str(revision + 1) in error
     assert "nothing was changed" in error and "dimmerctl describe emotion" in error
     assert run_json(light, "describe", "emotion")["settings"]["default_tau"] == 0.2
@@ -274,7 +272,11 @@ def test_top_takes_the_screen_and_gives_it_back(server, stop):
 
 def test_no_color(server):
     colored = re.compile(r"\033\[[\d;]*m")
-    for arguments in (["models"], ["describe", "emotion"], ["top", "--count=1", "--interval=100ms"]):
+    for arguments in (
+        ["models"],
+        ["describe", "emotion"],
+        ["top", "--count=1", "--interval=100ms"],
+    ):
         screen = Screen(command(server, *arguments), NO_COLOR="1")
         assert screen.end() == 0
         assert not colored.search(screen.text)
