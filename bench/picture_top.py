@@ -4,8 +4,8 @@
     build/python/bin/python bench/picture_top.py [--to FILE.svg]
 
 Starts a server on --models and clients that send texts in waves, three in four without a budget.
-Half-way `dimmerctl set-tau` turns the default from the package's to --tau, which the small curves
-then show. Nothing is drawn here but what `dimmerctl top` printed. The SVG names no font to fetch.
+Half-way `dimmerctl set-tau` turns the default from --before to --after, which the small curves then
+show. Nothing is drawn here but what `dimmerctl top` printed. The SVG names no font to fetch.
 """
 
 import argparse
@@ -78,19 +78,21 @@ def clients(target, model):
             thread.join()
 
 
-def watch(server, model, tau, frames):
+def watch(server, model, before, after, frames):
     """The last frame, with its escape codes, of as many; the light is turned half-way."""
     ctl = [harness.BINARIES / "dimmerctl", "--admin-address", server.target("admin")]
     top = [*ctl, "top", model, "--interval", "500ms", "--count", str(frames), "--color", "always"]
     environment = {"COLUMNS": "100", "LC_ALL": "C.UTF-8"}
+    set_tau = [*ctl, "set-tau", model, "--default"]
+    subprocess.run([*set_tau, str(before)], check=True, stdout=subprocess.DEVNULL)
     process = subprocess.Popen(top, stdout=subprocess.PIPE, text=True, env=environment)
     seen, frame = 0, []
     for line in process.stdout:
         if "dimmerctl top" in line:
             seen, frame = seen + 1, []
             if seen == frames - 11:
-                set_tau = [*ctl, "set-tau", model, "--default", str(tau), "--ttl", "10m"]
-                subprocess.run(set_tau, check=True, stdout=subprocess.DEVNULL)
+                change = [*set_tau, str(after), "--ttl", "10m"]
+                subprocess.run(change, check=True, stdout=subprocess.DEVNULL)
         frame.append(line)
     if process.wait() != 0 or seen != frames:
         raise SystemExit(f"dimmerctl top: found {seen} frames, expected {frames}")
@@ -116,12 +118,13 @@ def main():
     parser.add_argument("--to", default=harness.ROOT / "docs/images/dimmerctl-top.svg")
     parser.add_argument("--models", default=harness.MODELS)
     parser.add_argument("--model", default="emotion")
-    parser.add_argument("--tau", type=float, default=0.16)
+    parser.add_argument("--before", type=float, default=0.005)
+    parser.add_argument("--after", type=float, default=0.13)
     parser.add_argument("--frames", type=int, default=30)
     options = parser.parse_args()
     with harness.Server(options.models) as server:
         with clients(server.target(), options.model):
-            frame = watch(server, options.model, options.tau, options.frames)
+            frame = watch(server, options.model, options.before, options.after, options.frames)
     path = pathlib.Path(options.to)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(to_svg(frame))

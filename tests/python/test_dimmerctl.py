@@ -68,12 +68,14 @@ def light():
 
 
 def test_models(server):
+    package = json.loads((harness.MODELS / "emotion/1/dimmer.json").read_text())
+    tau = package["gate"]["default_tau"]
     text = run(server, "models")
-    assert re.search(r"^emotion +1 +ready +classification +6x96 +0\.05 +\[0, 1\]$", text, re.M)
+    assert re.search(rf"^emotion +1 +ready +classification +6x96 +{tau} +\[0, 1\]$", text, re.M)
     assert re.search(r"^tiny +1 +ready +classification +dense", text, re.M)
     assert re.search(r"^broken +1 +not ready +.*model\.safetensors", text, re.M)
     models = {model["name"]: model for model in run_json(server, "models")["models"]}
-    assert models["emotion"]["settings"]["default_tau"] == 0.05
+    assert models["emotion"]["settings"]["default_tau"] == tau
     assert models["broken"]["ready"] is False and models["broken"]["error"]
 
 
