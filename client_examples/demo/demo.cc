@@ -1,5 +1,5 @@
 // dimmer-demo: sends texts to a running dimmer-server at several budgets and shows what each answer
-// cost. A complete client in one page: connect, wait until the server is healthy, call Classify.
+// cost. Waits until the server is healthy. For code to copy from, see client_examples/cpp.
 // Exit status: 0; 1 where a call failed; 2 where it was called wrongly.
 #include <fmt/format.h>
 #include <grpcpp/create_channel.h>
@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "client_examples/cpp/demo_table.h"
+#include "client_examples/demo/demo_table.h"
 #include "dimmer/v1/inference.grpc.pb.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 

@@ -1,8 +1,8 @@
 // How dimmer-demo shows its answers: a table for people, or JSON.
 //
 // Thread safety: pure functions.
-#ifndef DIMMER_CLIENT_EXAMPLES_CPP_DEMO_TABLE_H_
-#define DIMMER_CLIENT_EXAMPLES_CPP_DEMO_TABLE_H_
+#ifndef DIMMER_CLIENT_EXAMPLES_DEMO_DEMO_TABLE_H_
+#define DIMMER_CLIENT_EXAMPLES_DEMO_DEMO_TABLE_H_
 
 #include <string>
 #include <vector>
@@ -33,4 +33,4 @@ std::string Json(const std::vector<Answer>& answers);
 
 }  // namespace dimmer::demo
 
-#endif  // DIMMER_CLIENT_EXAMPLES_CPP_DEMO_TABLE_H_
+#endif  // DIMMER_CLIENT_EXAMPLES_DEMO_DEMO_TABLE_H_

@@ -1,4 +1,4 @@
-#include "client_examples/cpp/demo_table.h"
+#include "client_examples/demo/demo_table.h"
 
 #include <fmt/format.h>
 

@@ -1,0 +1,15 @@
+"""A small client of dimmer-server, to copy from."""
+
+from .client import Client, describe
+from .operator import Operator
+from .retry import Backoff, GaveUp, call_with_retry, retry_delay
+
+__all__ = [
+    "Backoff",
+    "Client",
+    "GaveUp",
+    "Operator",
+    "call_with_retry",
+    "describe",
+    "retry_delay",
+]
