@@ -325,7 +325,10 @@ def machine(panels: Panels):
 def variables(builder: dashboard.Dashboard):
     everything = models.VariableOption(text="All", value="$__all", selected=True)
     builder.with_variable(dashboard.DatasourceVariable("datasource").type("prometheus"))
-    for name, source in {"model": "dimmer_model_ready", "module": "dimmer_experts_run_count"}.items():
+    for name, source in {
+        "model": "dimmer_model_ready",
+        "module": "dimmer_experts_run_count",
+    }.items():
         builder.with_variable(
             dashboard.QueryVariable(name)
             .label(name.capitalize())
@@ -369,7 +372,11 @@ def main() -> int:
         return 0
     found = DASHBOARD.read_text() if DASHBOARD.exists() else ""
     changes = difflib.unified_diff(
-        found.splitlines(), wanted.splitlines(), str(DASHBOARD), "what the script makes", lineterm=""
+        found.splitlines(),
+        wanted.splitlines(),
+        str(DASHBOARD),
+        "what the script makes",
+        lineterm="",
     )
     difference = "\n".join(list(changes)[:40])
     if difference:

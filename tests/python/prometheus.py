@@ -45,7 +45,9 @@ class Prometheus:
         while True:  # the suite's limit ends a wait in vain
             assert self.process.poll() is None, self._log_path.read_text()
             try:
-                with urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=LIMIT_SECONDS):
+                with urllib.request.urlopen(
+                    f"http://{self.address}/-/ready", timeout=LIMIT_SECONDS
+                ):
                     return self
             except (urllib.error.URLError, ConnectionError):
                 continue  # not up yet
@@ -57,7 +59,9 @@ class Prometheus:
 
     def get(self, path: str, **parameters):
         """`data` of an answer of the HTTP API; an error names what was asked and what is wrong."""
-        url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(parameters, doseq=True)}"
+        url = (
+            f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(parameters, doseq=True)}"
+        )
         try:
             with urllib.request.urlopen(url, timeout=LIMIT_SECONDS) as answer:
                 return json.load(answer)["data"]
