@@ -10,7 +10,7 @@ COPY deploy/install-packages.sh deploy/debian-packages.txt deploy/
 RUN deploy/install-packages.sh build server engine packaging && rm -rf /var/lib/apt/lists/*
 COPY . .
 ARG CCACHE_DIR=/root/.cache/ccache
-ENV CCACHE_BASEDIR=/src CCACHE_NOHASHDIR=1
+ENV CCACHE_BASEDIR=/src CCACHE_NOHASHDIR=1 LANG=C.UTF-8
 RUN --mount=type=cache,target=/root/.cache/ccache \
     cmake --preset package -DDIMMER_MODEL_PACKAGE=OFF && \
     cmake --build --preset package

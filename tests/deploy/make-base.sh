@@ -9,6 +9,7 @@ mkdir -p "$out"
 
 tree=$(mktemp -d "$out/tree.XXXXXX")
 trap 'rm -rf "$tree"' EXIT
+chmod 755 "$tree"
 debootstrap --variant=minbase bookworm "$tree"
 rm "$tree/etc/apt/sources.list"
 cat > "$tree/etc/apt/sources.list.d/debian.sources" << 'END'
