@@ -20,6 +20,9 @@ IMAGE = "localhost/dimmer-server"
 MAX_BYTES = 200_000_000
 UID = 10001
 
+# The first test builds the image: minutes, where the compiler's cache is cold.
+pytestmark = pytest.mark.timeout(1800)
+
 
 def storage_driver() -> str:
     """overlay where the kernel has it, which shares files between layers; else vfs, which copies."""
