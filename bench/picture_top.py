@@ -104,10 +104,13 @@ def to_svg(frame):
     console.print(rich.text.Text.from_ansi(frame), soft_wrap=True)
     layout = rich._export_format.CONSOLE_SVG_FORMAT
     layout = re.sub(r"@font-face \{\{.*?\}\}", "", layout, flags=re.DOTALL)
+    layout = re.sub(r"<!--.*?-->", "", layout)
     layout = re.sub(r"font-family: [^;]*;", f"font-family: {FONTS};", layout)
     svg = console.export_svg(
         title="dimmerctl top", theme=THEME, code_format=layout, unique_id="dimmerctl-top"
     )
+    # Renderers that do not know CSS's white-space keep spaces so.
+    svg = svg.replace("<text ", '<text xml:space="preserve" ')
     return "\n".join(line.rstrip() for line in svg.splitlines() if line.strip()) + "\n"
 
 

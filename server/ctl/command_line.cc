@@ -237,9 +237,7 @@ absl::StatusOr<CommandLine> ReadCommandLine(int argc, const char* const* argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
-    const auto chosen = app.get_subcommands();
-    line.print = chosen.empty() ? app.help()
-                                : chosen.front()->help("dimmerctl " + chosen.front()->get_name());
+    line.print = app.help();  // the chosen command's, if there is one
     return line;
   } catch (const CLI::CallForVersion& version) {
     line.print = std::string(version.what()) + "\n";

@@ -107,13 +107,14 @@ std::vector<Line> LayerRows(const ModelWindow& window, const TopShape& shape) {
         {fmt::format("  {:>3} {} ", module.layer, Left(Printable(module.module), 3)), kDim},
         {Right(run, 7), kBold},
         {fmt::format(" of {:<4}", module.experts), kPlain}};
-    const size_t used = Width(line) + 2 + 6;
+    const size_t used = Width(line) + 8;
     const size_t bar = shape.columns > used ? std::min(kMostBar, shape.columns - used) : 0;
     if (bar >= kLeastBar) {
-      const std::string filled = Bar(share, bar, shape.unicode);
-      const std::string rest(bar - std::min(bar, Width(filled)), ' ');
-      line.push_back({"  " + filled, Glow(share)});
-      line.push_back({rest + Right(module.run ? Percent(share, 0) : "", 6), kDim});
+      line.push_back({Right(module.run ? Percent(share, 0) : "", 6) + "  ", kPlain});
+      line.push_back({Bar(share, bar, shape.unicode), Glow(share)});
+      std::string track;  // to the end, where all experts run
+      for (size_t i = Width(line.back().text); i < bar; ++i) track += shape.unicode ? "·" : ".";
+      line.push_back({track, kDim});
     }
     lines.push_back(Clip(line, shape.columns));
   }

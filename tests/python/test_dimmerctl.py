@@ -1,5 +1,6 @@
 """dimmerctl against a live server: what it changes, what it prints, how it fails."""
 
+import codecs
 import json
 import os
 import pty
@@ -242,16 +243,20 @@ class Screen:
         )
         os.close(slave)
         self.text = ""
+        self.decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end in a character
+
+    def read(self):
+        assert select.select([self.master], [], [], harness.START_SECONDS)[0], self.text
+        self.text += self.decoder.decode(os.read(self.master, 65536))
 
     def read_until(self, pattern):
         while not re.search(pattern, self.text):
-            assert select.select([self.master], [], [], harness.START_SECONDS)[0], self.text
-            self.text += os.read(self.master, 65536).decode()
+            self.read()
 
     def end(self):
         try:
-            while select.select([self.master], [], [], harness.START_SECONDS)[0]:
-                self.text += os.read(self.master, 65536).decode()
+            while True:
+                self.read()
         except OSError:
             pass  # the other side is closed
         os.close(self.master)

@@ -43,6 +43,12 @@ TopFrame Frame(std::vector<ModelWindow> windows) {
   return frame;
 }
 
+std::string Repeat(const std::string& text, size_t times) {
+  std::string out;
+  for (size_t i = 0; i < times; ++i) out += text;
+  return out;
+}
+
 std::string Render(const TopFrame& frame, const TopShape& shape) {
   TopHistory history;
   history.Add(frame.windows);
@@ -52,23 +58,23 @@ std::string Render(const TopFrame& frame, const TopShape& shape) {
 TEST(TopViewTest, AFrame) {
   EXPECT_EQ(
       Render(Frame({Busy()}), {.columns = 100}),
-      "dimmerctl top  127.0.0.1:8003  up 2h14m"
-      "                                                 12:34:56 UTC\n"
-      "\n"
-      "● emotion  version 1\n"
-      "  requests         182.4 /s   █                         729.6 texts/s, 14.6 k tokens/s\n"
-      "  errors             0.0 /s\n"
-      "  latency         4.1 ms p50  █                         9.0 ms p95, 12.2 ms p99\n"
-      "  queue                3      texts waiting, 8 in the model\n"
-      "  tau              0.052      █                         default 0.05 in [0, 1]\n"
-      "  FLOPs saved       52.7 %    ▅                         12.3 GFLOP/s run, 26.0 GFLOP/s "
-      "dense\n"
-      "\n"
-      "  experts run per token, by layer\n"
-      "    0 ffn    48.0 of 96    ████████████████████████████████                            "
-      "        50%\n"
-      "    5 ffn    12.0 of 96    ████████                                                    "
-      "        12%\n");
+      std::string(
+          "dimmerctl top  127.0.0.1:8003  up 2h14m"
+          "                                                 12:34:56 UTC\n"
+          "\n"
+          "● emotion  version 1\n"
+          "  requests         182.4 /s   █                         729.6 texts/s, 14.6 k tokens/s\n"
+          "  errors             0.0 /s\n"
+          "  latency         4.1 ms p50  █                         9.0 ms p95, 12.2 ms p99\n"
+          "  queue                3      texts waiting, 8 in the model\n"
+          "  tau              0.052      █                         default 0.05 in [0, 1]\n"
+          "  FLOPs saved       52.7 %    ▅                         12.3 GFLOP/s run, 26.0 GFLOP/s "
+          "dense\n"
+          "\n"
+          "  experts run per token, by layer\n"
+          "    0 ffn    48.0 of 96     50%  ") +
+          Repeat("█", 32) + Repeat("·", 32) + "\n    5 ffn    12.0 of 96     12%  " +
+          Repeat("█", 8) + Repeat("·", 56) + "\n");
 }
 
 TEST(TopViewTest, AsciiAndNarrow) {
@@ -117,7 +123,7 @@ TEST(TopViewTest, WhatIsNotKnownIsNotMadeUp) {
   const std::string text = Render(Frame({idle}), {});
   EXPECT_THAT(text, HasSubstr("  tau                  -   "));
   EXPECT_THAT(text, HasSubstr("- p95, - p99"));
-  EXPECT_THAT(text, HasSubstr("    0 ffn       - of 96\n"));
+  EXPECT_THAT(text, HasSubstr("    0 ffn       - of 96            ··········"));
   EXPECT_THAT(Render(Frame({}), {}), HasSubstr("no models"));
 }
 
