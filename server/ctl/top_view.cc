@@ -31,12 +31,7 @@ std::string Clock(const google::protobuf::Timestamp& time) {
 std::string Ago(double seconds) {
   const absl::Duration whole = absl::Seconds(std::floor(std::max(0.0, seconds)));
   const absl::Duration unit = whole >= absl::Hours(1) ? absl::Minutes(1) : absl::Seconds(1);
-  std::string text = absl::FormatDuration(absl::Trunc(whole, unit));
-  if (unit == absl::Minutes(1) && text.size() > 2 && text.substr(text.size() - 2) == "0s") {
-    // "2h14m0s" -> "2h14m"; "2h0m0s" does not occur: FormatDuration leaves zeros out.
-    text.resize(text.size() - 2);
-  }
-  return text;
+  return absl::FormatDuration(absl::Trunc(whole, unit));
 }
 
 // From embers to full light: the more of its experts a layer runs, the brighter its bar.

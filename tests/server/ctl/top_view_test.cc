@@ -121,9 +121,9 @@ TEST(TopViewTest, WhatIsNotKnownIsNotMadeUp) {
   idle.tau = idle.saved = idle.p50 = idle.p95 = idle.p99 = std::nullopt;
   for (auto& module : idle.modules) module.run = std::nullopt;
   const std::string text = Render(Frame({idle}), {});
-  EXPECT_THAT(text, HasSubstr("  tau                  -   "));
+  EXPECT_THAT(text, HasSubstr("  tau                  -  "));
   EXPECT_THAT(text, HasSubstr("- p95, - p99"));
-  EXPECT_THAT(text, HasSubstr("    0 ffn       - of 96            ··········"));
+  EXPECT_THAT(text, HasSubstr("    0 ffn       - of 96          ··········"));
   EXPECT_THAT(Render(Frame({}), {}), HasSubstr("no models"));
 }
 

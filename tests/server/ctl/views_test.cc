@@ -72,7 +72,7 @@ TEST(ModelViewTest, Describe) {
   EXPECT_THAT(text, HasSubstr("default 0.05 in [0, 1], revision 4, for good\n"));
   EXPECT_THAT(text,
               HasSubstr("      0  100.0%  93.0% [92.0, 94.0]      "
-                        "########################  the default is between this and the next\n"));
+                        "########################  the default is past this\n"));
   EXPECT_THAT(text, HasSubstr("    0.1   50.0%  91.0% [90.0, 92.0]      ############\n"));
   EXPECT_THAT(text, HasSubstr("  settings       seed 7\n"));
   EXPECT_THAT(text, HasSubstr("  tool           dimmer-convert\n"));
