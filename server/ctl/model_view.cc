@@ -100,8 +100,7 @@ void AddCalibration(std::vector<Line>& lines, const v1::Model& model, size_t col
       const std::string bar = Bar(point.flop_fraction(), kBar, unicode);
       line.push_back({Left(bar, kBar), {.color = uint8_t(i == in_force ? 214 : 136)}});
       const bool exact = point.tau() == model.settings().default_tau();
-      const std::string note =
-          exact ? "  the default" : "  the default is past this";
+      const std::string note = exact ? "  the default" : "  the default is past this";
       if (i == in_force && columns >= Width(line) + Width(note)) line.push_back({note, kLight});
     }
     lines.push_back(std::move(line));

@@ -104,7 +104,9 @@ TEST(TopViewTest, NoLineIsWiderThanTheTerminalAndNoFrameHigher) {
     for (size_t columns = 1; columns < 220; ++columns) {
       for (const size_t rows : {size_t{0}, size_t{1}, size_t{5}, size_t{24}, size_t{200}}) {
         const auto lines = RenderTop(frame, history, {columns, rows, unicode});
-        if (rows > 0) ASSERT_LE(lines.size(), rows);
+        if (rows > 0) {
+          ASSERT_LE(lines.size(), rows);
+        }
         for (const Line& line : lines) ASSERT_LE(Width(line), columns) << Paint(line, false);
       }
     }

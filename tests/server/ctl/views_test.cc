@@ -70,9 +70,8 @@ TEST(ModelViewTest, Describe) {
   EXPECT_THAT(text, HasSubstr("  labels        sadness, joy, love\n"));
   EXPECT_THAT(text, HasSubstr("96 in the ffn of each of 2 layers; 24.6 kFLOPs per expert"));
   EXPECT_THAT(text, HasSubstr("default 0.05 in [0, 1], revision 4, for good\n"));
-  EXPECT_THAT(text,
-              HasSubstr("      0  100.0%  93.0% [92.0, 94.0]      "
-                        "########################  the default is past this\n"));
+  EXPECT_THAT(text, HasSubstr("      0  100.0%  93.0% [92.0, 94.0]      "
+                              "########################  the default is past this\n"));
   EXPECT_THAT(text, HasSubstr("    0.1   50.0%  91.0% [90.0, 92.0]      ############\n"));
   EXPECT_THAT(text, HasSubstr("  settings       seed 7\n"));
   EXPECT_THAT(text, HasSubstr("  tool           dimmer-convert\n"));
@@ -81,7 +80,9 @@ TEST(ModelViewTest, Describe) {
 
 TEST(ModelViewTest, LabelsWrap) {
   for (const Line& line : RenderModel(Emotion(), 30, false)) {
-    if (Paint(line, false).find("joy") != std::string::npos) EXPECT_LE(Width(line), 30u);
+    if (Paint(line, false).find("joy") != std::string::npos) {
+      EXPECT_LE(Width(line), 30u);
+    }
   }
 }
 
