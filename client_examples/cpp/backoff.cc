@@ -26,6 +26,7 @@ struct Options {
   std::string target = "127.0.0.1:8001";
   std::string model = "emotion";
   std::string text = "i feel so happy and loved today";
+  int texts = 1;
   int calls = 64;
   int parallel = 16;
   int attempts = 8;
@@ -71,7 +72,7 @@ class Tally {
 void OneCall(dimmer::v1::Inference::Stub& stub, const Options& options, Tally& tally) {
   dimmer::v1::ClassifyRequest request;
   request.set_model(options.model);
-  request.add_texts(options.text);
+  for (int i = 0; i < options.texts; ++i) request.add_texts(options.text);
   dimmer::v1::ClassifyResponse answer;
   const grpc::Status status = dimmer_example::CallWithRetry(
       [&](grpc::ClientContext& context) { return stub.Classify(&context, request, &answer); },
@@ -108,6 +109,9 @@ int main(int argc, char** argv) {
   app.add_option("--target", options.target, "gRPC port, HOST:PORT")->capture_default_str();
   app.add_option("--model", options.model, "A classifier")->capture_default_str();
   app.add_option("--text", options.text, "What every call asks")->capture_default_str();
+  app.add_option("--texts", options.texts, "In each call")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100'000));
   app.add_option("--calls", options.calls, "Calls in all")
       ->capture_default_str()
       ->check(CLI::Range(1, 1'000'000));

@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--target", default="127.0.0.1:8001", help="HOST:PORT (%(default)s)")
     parser.add_argument("--model", default="emotion", help="a classifier (%(default)s)")
     parser.add_argument("--text", default=TEXT, help="what every call asks (%(default)s)")
+    parser.add_argument("--texts", type=int, default=1, help="in each call (%(default)s)")
     parser.add_argument("--calls", type=int, default=64, help="(%(default)s)")
     parser.add_argument("--parallel", type=int, default=16, help="at a time (%(default)s)")
     parser.add_argument("--attempts", type=int, default=8, help="for one call (%(default)s)")
@@ -27,13 +28,14 @@ def main() -> int:
         "--timeout", type=float, default=30.0, help="seconds for one call, waits too (%(default)s)"
     )
     options = parser.parse_args()
-    for name in ("calls", "parallel", "attempts"):
+    for name in ("texts", "calls", "parallel", "attempts"):
         if getattr(options, name) < 1:
             parser.error(f"--{name}: found {getattr(options, name)}, expected at least 1")
     return run(options)
 
 
 def run(options: argparse.Namespace) -> int:
+    texts = [options.text] * options.texts
     waits: list[float] = []
     asked_for: list[float] = []
 
@@ -45,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     def one_call(client: Client, _: int) -> str:
         try:
             answer = client.classify(
-                options.model, [options.text], timeout=options.timeout, on_retry=on_retry
+                options.model, texts, timeout=options.timeout, on_retry=on_retry
             )
             return f"answered {answer.results[0].labels[0].name}"
         except GaveUp as error:

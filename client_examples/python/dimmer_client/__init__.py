@@ -1,7 +1,7 @@
 """A small client of dimmer-server, to copy from."""
 
+from .admin import Operator
 from .client import Client, describe
-from .operator import Operator
 from .retry import Backoff, GaveUp, call_with_retry, retry_delay
 
 __all__ = [

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 import grpc
 from dimmer.v1 import inference_pb2, inference_pb2_grpc
 
-from .retry import Backoff, call_with_retry
+from .retry import DEFAULT, Backoff, call_with_retry
 
 
 class Client:
     """One connection to the gRPC port. May be shared by threads; a context manager."""
 
-    def __init__(self, target: str = "127.0.0.1:8001", backoff: Backoff = Backoff()):
+    def __init__(self, target: str = "127.0.0.1:8001", backoff: Backoff = DEFAULT):
         self._channel = grpc.insecure_channel(target)
         self._stub = inference_pb2_grpc.InferenceStub(self._channel)
         self._backoff = backoff

@@ -33,6 +33,9 @@ class Backoff:
         return (asked or 0.0) + jitter * ceiling
 
 
+DEFAULT = Backoff()
+
+
 class GaveUp(Exception):
     """The server was still full when attempts or time ran out. The last error is __cause__."""
 
@@ -55,7 +58,7 @@ def retry_delay(error: grpc.RpcError) -> float | None:
 def call_with_retry(
     call: Callable[[float], Answer],
     timeout: float,
-    backoff: Backoff = Backoff(),
+    backoff: Backoff = DEFAULT,
     on_retry: Callable[[float, float | None], None] = lambda delay, asked: None,
 ) -> Answer:
     """`call(seconds)` until it answers; `timeout` bounds all attempts and waits together.
