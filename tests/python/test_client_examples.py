@@ -73,7 +73,7 @@ def cpp_example(copied) -> Example:
     subprocess.run(["cmake", "-S", build.parent, "-B", build, *launcher()], check=True)
     subprocess.run(["cmake", "--build", build, "--parallel", str(os.cpu_count())], check=True)
     programs = {
-        topic: [str(build / f"dimmer-example-{topic}")]
+        topic: [str(build / f"dimmer-example-{topic.replace('_', '-')}")]
         for topic in ("classify", "set_tau", "backoff")
     }
     return Example(programs, {})
