@@ -1,6 +1,7 @@
 """client_examples/: both clients, built as their READMEs say, against real servers."""
 
 import collections
+import concurrent.futures
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -188,6 +189,32 @@ def test_a_default_that_was_temporary_stays_so(example, light, stubs):
     assert after.default_tau == 0.22
     assert abs(after.expires.seconds - temporary.expires.seconds) <= 1
     admin.SetTau(stubs.admin.SetTauRequest(model="emotion", default_tau=lasting.default_tau))
+
+
+def test_what_another_operator_sets_meanwhile_stays(example, light, stubs):
+    """Compare-and-set: while the client asks for an answer, somebody else sets another default."""
+    server, admin = light
+    lasting = settings_of(admin, stubs).default_tau
+    with grpc.insecure_channel(server.target()) as channel:
+        real = stubs.inference_grpc.InferenceStub(channel)
+
+        class Meanwhile(stubs.inference_grpc.InferenceServicer):
+            def Classify(self, request, context):
+                admin.SetTau(stubs.admin.SetTauRequest(model="emotion", default_tau=0.11))
+                return real.Classify(request)
+
+        between = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
+        stubs.inference_grpc.add_InferenceServicer_to_server(Meanwhile(), between)
+        port = between.add_insecure_port("127.0.0.1:0")
+        between.start()
+        ports = ["--admin", server.target("admin"), "--target", f"127.0.0.1:{port}"]
+        ended = example.run("set_tau", *ports, 0.5)
+        between.stop(None).wait()
+    assert ended.returncode == 1
+    assert re.search("ABORTED|error 10:", ended.stderr), ended.stderr
+    assert "put back" not in ended.stdout
+    assert settings_of(admin, stubs).default_tau == 0.11
+    admin.SetTau(stubs.admin.SetTauRequest(model="emotion", default_tau=lasting))
 
 
 def test_dry_run_changes_nothing_and_keep_keeps(example, light, stubs):
