@@ -154,8 +154,17 @@ class Engine::Impl {
     DIMMER_ASSIGN_OR_RETURN(const TauSettings settings, tau_.Settings(model.name()));
     return Prepare(walk.request, model, settings, [&] { return StillWanted(walk); });
   } catch (const std::exception& error) {  // out of memory
-    return absl::ResourceExhaustedError(
-        fmt::format("the request was not prepared: {}", error.what()));
+    return absl::InternalError(fmt::format("the request was not prepared: {}", error.what()));
+  }
+
+  static Response Answer(const LoadedModel& model, std::span<Sequence> sequences,
+                         const std::vector<bool>& truncated) try {
+    return MakeResponse(model, sequences, truncated);
+  } catch (const std::exception& error) {  // out of memory
+    return {.status = absl::InternalError(fmt::format("no answer was made: {}", error.what())),
+            .model = model.name(),
+            .version = model.served->version,
+            .results = {}};
   }
 
   absl::Status HandOver(const std::shared_ptr<Walk>& walk,
@@ -169,7 +178,7 @@ class Engine::Impl {
     call->deadline = walk->request.deadline;
     call->done = [walk, model, truncated = std::move(prepared.truncated)](Call& call) {
       walk->state->Forget();
-      walk->done(MakeResponse(*model, call.sequences, truncated));
+      walk->done(Answer(*model, call.sequences, truncated));
     };
     {
       std::lock_guard lock(walk->state->mutex);

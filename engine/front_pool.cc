@@ -7,10 +7,17 @@
 namespace dimmer {
 
 FrontPool::FrontPool(uint32_t threads, size_t max_weight) : max_weight_(max_weight) {
-  for (uint32_t i = 0; i < threads; ++i) threads_.emplace_back([this] { Work(); });
+  try {
+    for (uint32_t i = 0; i < threads; ++i) threads_.emplace_back([this] { Work(); });
+  } catch (...) {  // no more threads: those that started are joined
+    Stop();
+    throw;
+  }
 }
 
-FrontPool::~FrontPool() {
+FrontPool::~FrontPool() { Stop(); }
+
+void FrontPool::Stop() {
   {
     std::lock_guard lock(mutex_);
     closed_ = true;

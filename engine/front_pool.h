@@ -24,7 +24,7 @@ class FrontPool {
   // `closing`: the pool is being destroyed, do no work.
   using Task = std::function<void(bool closing)>;
 
-  // At most `max_weight` waits.
+  // At most `max_weight` waits. Throws std::system_error where there are no more threads.
   FrontPool(uint32_t threads, size_t max_weight);
   // Runs what still waits, with `closing`.
   ~FrontPool();
@@ -47,6 +47,7 @@ class FrontPool {
     Task task;
   };
   void Work();
+  void Stop();
 
   const size_t max_weight_;
   std::mutex mutex_;

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <map>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -74,10 +75,15 @@ absl::Status LoadRepositories(const Config& config, Engine& engine) {
   };
   const size_t threads =
       std::min<size_t>(entries.size(), std::max(1u, std::thread::hardware_concurrency()));
-  std::vector<std::thread> others;
-  for (size_t i = 1; i < threads; ++i) others.emplace_back(work);
-  work();
-  for (std::thread& thread : others) thread.join();
+  {
+    std::vector<std::jthread> others;
+    try {
+      for (size_t i = 1; i < threads; ++i) others.emplace_back(work);
+    } catch (const std::system_error&) {
+      // No more threads: those there are load everything.
+    }
+    work();
+  }
   if (entries.empty()) spdlog::warn("no model in the repositories");
   return absl::OkStatus();
 }

@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "engine/util/status.h"
@@ -88,8 +89,12 @@ void UnaryCall::Submit(Engine& engine, Request request,
           Fail(response.status);
           return;
         }
-        shared_.metrics->OnAnswer(asked, response);
-        answer(this, response);
+        try {
+          shared_.metrics->OnAnswer(asked, response);
+          answer(this, response);
+        } catch (const std::exception& error) {  // out of memory, before anything was sent
+          Fail(absl::InternalError(fmt::format("no answer was made: {}", error.what())));
+        }
       });
   slot->Set(std::move(ticket));
 }

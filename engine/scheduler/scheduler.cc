@@ -40,10 +40,12 @@ StepStats EmptyStats(const ModelInfo& info) {
 
 // Runs the model. An exception (out of memory, in practice) fails what was in the batch, not the
 // worker.
-void Step(const Batch& batch, StepContext& context) {
-  std::vector<Sequence*> sequences;
+void Step(const Batch& batch, ThreadPool& pool, Workspace& workspace, StepStats& stats) {
   absl::Status failure;
   try {
+    stats = EmptyStats(batch.model->model->info());
+    StepContext context{.pool = pool, .workspace = workspace, .stats = &stats};
+    std::vector<Sequence*> sequences;
     sequences.reserve(batch.items.size());
     for (const Batch::Item& item : batch.items) sequences.push_back(item.sequence);
     batch.model->model->Forward(sequences, context);
@@ -72,12 +74,24 @@ class Scheduler::Impl {
   Impl(SchedulerOptions options, SchedulerObserver* observer)
       : options_(options), observer_(observer), queue_(options.max_queue_size) {
     const uint32_t workers = std::max<uint32_t>(options_.workers, 1);
-    threads_.reserve(workers);
-    for (uint32_t i = 0; i < workers; ++i) threads_.emplace_back([this] { Work(); });
-    clerk_ = std::thread([this] { Clerk(); });
+    const uint32_t threads = std::max<uint32_t>(options_.threads_per_worker, 1);
+    try {
+      // Here and not on the workers, where nobody would catch what is thrown.
+      for (uint32_t i = 0; i < workers; ++i) {
+        pools_.push_back(std::make_unique<ThreadPool>(threads));
+      }
+      threads_.reserve(workers);
+      for (const auto& pool : pools_) threads_.emplace_back([this, &pool = *pool] { Work(pool); });
+      clerk_ = std::thread([this] { Clerk(); });
+    } catch (...) {  // no more threads: those that started are joined
+      Stop();
+      throw;
+    }
   }
 
-  ~Impl() {
+  ~Impl() { Stop(); }
+
+  void Stop() {
     {
       std::lock_guard lock(mutex_);
       closed_ = true;
@@ -94,7 +108,7 @@ class Scheduler::Impl {
       clerk_stopping_ = true;
     }
     chores_.notify_all();
-    clerk_.join();
+    if (clerk_.joinable()) clerk_.join();
   }
 
   absl::Status Submit(std::shared_ptr<Call> call) {
@@ -157,8 +171,7 @@ class Scheduler::Impl {
  private:
   using Calls = std::vector<std::shared_ptr<Call>>;
 
-  void Work() {
-    ThreadPool pool(std::max<uint32_t>(options_.threads_per_worker, 1));
+  void Work(ThreadPool& pool) {
     Workspace workspace;
     Batch batch;
     Calls finished;
@@ -212,10 +225,9 @@ class Scheduler::Impl {
 
   // Without the lock: one step of the batch.
   void Advance(Batch& batch, ThreadPool& pool, Workspace& workspace) {
-    StepStats stats = EmptyStats(batch.model->model->info());
-    StepContext context{.pool = pool, .workspace = workspace, .stats = &stats};
+    StepStats stats;
     const Clock::time_point start = Clock::now();
-    Step(batch, context);
+    Step(batch, pool, workspace, stats);
     const std::chrono::nanoseconds compute = Clock::now() - start;
     for (Batch::Item& item : batch.items) {
       item.compute += compute;
@@ -223,8 +235,11 @@ class Scheduler::Impl {
       usage.queue_us = Microseconds(item.started - item.job->call->enqueued);
       usage.compute_us = Microseconds(item.compute);
     }
-    if (observer_ != nullptr) {
+    if (observer_ == nullptr) return;
+    try {
       observer_->OnStep(batch.model->name, batch.model->version, stats, compute);
+    } catch (...) {
+      // Out of memory: one step is missing in the metrics, which must not cost the worker.
     }
   }
 
@@ -276,7 +291,11 @@ class Scheduler::Impl {
     for (const std::shared_ptr<Call>& call : calls) {
       // Moved out first: what `done` holds may hold the call.
       const std::function<void(Call&)> done = std::exchange(call->done, nullptr);
-      done(*call);
+      try {
+        done(*call);
+      } catch (...) {
+        // The call is over; those of others are not.
+      }
     }
     calls.clear();
     lock.lock();
@@ -302,6 +321,7 @@ class Scheduler::Impl {
   bool stopping_ = false;
   bool clerk_stopping_ = false;
 
+  std::vector<std::unique_ptr<ThreadPool>> pools_;  // one per worker
   std::vector<std::thread> threads_;
   std::thread clerk_;
 };

@@ -29,7 +29,8 @@ struct BatchLimits {
   uint32_t max_batch_size = 64;
 };
 
-// What a worker learned from one step; for metrics. Called on the worker's thread.
+// What a worker learned from one step; for metrics. Called on the worker's thread; what it throws
+// is dropped.
 class SchedulerObserver {
  public:
   virtual ~SchedulerObserver() = default;
@@ -53,7 +54,8 @@ struct Call {
   std::atomic<bool> cancelled = false;
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
   std::chrono::steady_clock::time_point enqueued;  // set by Submit()
-  // Called exactly once. Each sequence has its own status, and its usage with times.
+  // Called exactly once; what it throws is dropped. Each sequence has its own status, and its usage
+  // with times.
   std::function<void(Call& call)> done;
 };
 

@@ -2,6 +2,8 @@
 
 #include <sched.h>
 
+#include <utility>
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -46,10 +48,17 @@ void LeaveCpu(int cpu) {
 }  // namespace
 
 ThreadPool::ThreadPool(size_t threads) {
-  for (size_t i = 1; i < threads; ++i) workers_.emplace_back([this, i] { Work(i); });
+  try {
+    for (size_t i = 1; i < threads; ++i) workers_.emplace_back([this, i] { Work(i); });
+  } catch (...) {  // no more threads: a std::thread that is not joined would end the process
+    Stop();
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { Stop(); }
+
+void ThreadPool::Stop() {
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -85,12 +94,21 @@ void ThreadPool::ParallelFor(size_t count, absl::FunctionRef<void(size_t, size_t
       std::this_thread::yield();
     }
   }
+  if (failed_.exchange(false, std::memory_order_relaxed)) {
+    std::rethrow_exception(std::exchange(failure_, nullptr));
+  }
 }
 
-void ThreadPool::RunTasks(size_t thread) {
-  for (size_t i = next_.fetch_add(1, std::memory_order_relaxed); i < count_;
-       i = next_.fetch_add(1, std::memory_order_relaxed)) {
-    (*task_)(i, thread);
+void ThreadPool::RunTasks(size_t thread) noexcept {
+  try {
+    for (size_t i = next_.fetch_add(1, std::memory_order_relaxed); i < count_;
+         i = next_.fetch_add(1, std::memory_order_relaxed)) {
+      (*task_)(i, thread);
+    }
+  } catch (...) {
+    next_.store(count_, std::memory_order_relaxed);
+    // Read by the caller once this thread has left the loop.
+    if (!failed_.exchange(true, std::memory_order_relaxed)) failure_ = std::current_exception();
   }
 }
 

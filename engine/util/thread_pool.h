@@ -10,6 +10,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -18,7 +19,8 @@ namespace dimmer {
 
 class ThreadPool {
  public:
-  // `threads` counts the caller, which takes part in every ParallelFor; 1 starts no thread.
+  // `threads` counts the caller, which takes part in every ParallelFor; 1 starts no thread. Throws
+  // std::system_error where the system has no more threads.
   explicit ThreadPool(size_t threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -28,13 +30,15 @@ class ThreadPool {
 
   // Calls task(index, thread) for every index in [0, count); returns when all calls have returned.
   // `thread` < threads() names the thread, for scratch memory. Indices are handed out dynamically,
-  // so a task's result must not depend on which thread runs it.
+  // so a task's result must not depend on which thread runs it. Where a task throws, no further
+  // index is handed out, and the first exception is rethrown once the running tasks have returned.
   void ParallelFor(size_t count, absl::FunctionRef<void(size_t index, size_t thread)> task);
 
  private:
   void Work(size_t thread);
   bool Join(uint64_t& seen);
-  void RunTasks(size_t thread);
+  void RunTasks(size_t thread) noexcept;
+  void Stop();
 
   std::vector<std::thread> workers_;
   std::mutex mutex_;
@@ -44,6 +48,8 @@ class ThreadPool {
   std::atomic<size_t> next_{0};
   std::atomic<bool> stopping_{false};
   std::atomic<int> caller_cpu_{-1};
+  std::atomic<bool> failed_{false};
+  std::exception_ptr failure_;  // of the first task that threw; set by who turned failed_ to true
   size_t count_ = 0;
   const absl::FunctionRef<void(size_t, size_t)>* task_ = nullptr;
 };

@@ -6,8 +6,11 @@
 #include <future>
 #include <new>
 #include <optional>
+#include <system_error>
+#include <utility>
 
 #include "tests/scheduler/fake_model.h"
+#include "tests/util/thread_limit.h"
 
 namespace dimmer {
 namespace {
@@ -363,6 +366,55 @@ TEST_F(HeldSchedulerTest, AnAnsweredCallIsForgotten) {
   EXPECT_TRUE(scheduler_->Drain(Clock::time_point::max()));
   scheduler_.reset();
   EXPECT_TRUE(watch.expired());
+}
+
+TEST_F(HeldSchedulerTest, ACallbackThatThrowsHarmsNoOther) {
+  Start();
+  FakeCall thrower(a_, {{1}}), next(a_, {{2}}), late(a_, {{3}});
+  const auto answer = std::exchange(thrower.call->done, nullptr);
+  thrower.call->done = [answer](Call& call) {
+    answer(call);
+    throw std::bad_alloc();
+  };
+  late.call->done = [](Call&) { throw std::bad_alloc(); };  // answered by the clerk
+  Submit(thrower);
+  Submit(next);
+  Submit(late);
+  scheduler_->Cancel(late.call);
+  turnstile_.Open();
+  thrower.Await();
+  EXPECT_THAT(next.AwaitCodes(), Each(StatusCode::kOk));
+  EXPECT_TRUE(scheduler_->Drain(Clock::time_point::max()));
+}
+
+TEST(SchedulerTest, AnObserverThatThrowsHarmsNoCall) {
+  class Thrower : public SchedulerObserver {
+    void OnStep(const std::string&, const std::string&, const StepStats&,
+                std::chrono::nanoseconds) override {
+      throw std::bad_alloc();
+    }
+  };
+  Thrower observer;
+  const FakeServed model("m");
+  Scheduler scheduler({.workers = 1}, &observer);
+  for (int i = 0; i < 3; ++i) {
+    const FakeCall call(model, {{i}});
+    ASSERT_TRUE(scheduler.Submit(call.call).ok());
+    EXPECT_THAT(call.AwaitCodes(), Each(StatusCode::kOk));
+  }
+}
+
+TEST(SchedulerTest, WithoutThreadsItSaysSo) {
+  const FakeServed model("m");
+  const SchedulerOptions options{.workers = 2, .threads_per_worker = 3};
+  for (int room = 0; room < 7; ++room) {  // 2 pools of 2 more threads each, 2 workers, the clerk
+    const ThreadLimit limit(room);
+    EXPECT_THROW(Scheduler(options, nullptr), std::system_error) << room;
+  }
+  Scheduler scheduler(options, nullptr);
+  const FakeCall call(model, {{1}});
+  ASSERT_TRUE(scheduler.Submit(call.call).ok());
+  EXPECT_THAT(call.AwaitCodes(), Each(StatusCode::kOk));
 }
 
 }  // namespace
