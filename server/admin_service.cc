@@ -119,9 +119,10 @@ grpc::ServerUnaryReactor* AdminService::SetTau(grpc::CallbackServerContext* cont
           const auto change = ToTauChange(request);
           status = change.status();
           if (status.ok()) {
-            status = background_->Run([this, call, model = request.model(), change = *change] {
-              RunSetTau(*engine_, call, model, change);
-            });
+            status =
+                background_->Run([this, call, model = request.model(),
+                                  change = *change] { RunSetTau(*engine_, call, model, change); },
+                                 [call](const absl::Status& failed) { call->Fail(failed); });
           }
         }
         if (!status.ok()) call->Fail(status);

@@ -1,5 +1,8 @@
 #include "server/background.h"
 
+#include <spdlog/spdlog.h>
+
+#include <exception>
 #include <utility>
 
 #include "engine/util/status.h"
@@ -18,17 +21,27 @@ Background::~Background() {
   thread_.join();
 }
 
-absl::Status Background::Run(std::function<void()> task) {
+absl::Status Background::Run(std::function<void()> task,
+                             std::function<void(const absl::Status&)> failed) {
   {
     const std::lock_guard lock(mutex_);
     if (tasks_.size() >= max_waiting_) {
       return absl::ResourceExhaustedError(fmt::format(
           "Exceeds maximum queue size: {} calls wait of at most {}", tasks_.size(), max_waiting_));
     }
-    tasks_.push_back(std::move(task));
+    tasks_.push_back({std::move(task), std::move(failed)});
   }
   wake_.notify_one();
   return absl::OkStatus();
+}
+
+void Background::RunNow(const Entry& entry) {
+  try {
+    entry.task();
+  } catch (const std::exception& error) {
+    spdlog::error("a call failed: {}", error.what());
+    entry.failed(absl::InternalError(fmt::format("the call failed: {}", error.what())));
+  }
 }
 
 void Background::Work() {
@@ -36,10 +49,12 @@ void Background::Work() {
   while (true) {
     wake_.wait(lock, [this] { return stopping_ || !tasks_.empty(); });
     if (tasks_.empty()) return;
-    const std::function<void()> task = std::move(tasks_.front());
-    tasks_.pop_front();
-    lock.unlock();
-    task();
+    {
+      const Entry entry = std::move(tasks_.front());
+      tasks_.pop_front();
+      lock.unlock();
+      RunNow(entry);
+    }
     lock.lock();
   }
 }

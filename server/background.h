@@ -24,17 +24,23 @@ class Background {
   Background(const Background&) = delete;
   Background& operator=(const Background&) = delete;
 
-  // Runs `task` later, in order. ResourceExhausted if `max_waiting` tasks wait already: it is then
-  // not run.
-  absl::Status Run(std::function<void()> task);
+  // Runs `task` later, in order. Where it throws, `failed` gets an Internal error instead; a task
+  // must not throw once it has answered. ResourceExhausted if `max_waiting` tasks wait already:
+  // then neither is called.
+  absl::Status Run(std::function<void()> task, std::function<void(const absl::Status&)> failed);
 
  private:
+  struct Entry {
+    std::function<void()> task;
+    std::function<void(const absl::Status&)> failed;
+  };
   void Work();
+  static void RunNow(const Entry& entry);
 
   const size_t max_waiting_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<std::function<void()>> tasks_;
+  std::deque<Entry> tasks_;
   bool stopping_ = false;
   std::thread thread_;  // last: starts when the rest is there
 };

@@ -146,8 +146,8 @@ grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext
           status = CheckCount("texts", request.texts_size(), max_texts_);
         }
         if (status.ok()) {
-          status =
-              background_->Run([this, call, request] { RunTokenize(*engine_, call, request); });
+          status = background_->Run([this, call, request] { RunTokenize(*engine_, call, request); },
+                                    [call](const absl::Status& failed) { call->Fail(failed); });
         }
         if (!status.ok()) call->Fail(status);
       });

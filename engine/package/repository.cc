@@ -118,9 +118,34 @@ uint64_t VersionNumber(const std::string& name) {
   return std::stoull(name);
 }
 
+// Models' names go into JSON and protobuf strings, which hold nothing else.
+bool IsUtf8(const std::string& text) try {
+  nlohmann::json(text).dump();
+  return true;
+} catch (const nlohmann::json::type_error&) {
+  return false;
+}
+
+// In ASCII: "caf\xe9".
+std::string Escaped(const std::string& text) {
+  std::string escaped;
+  for (const char c : text) {
+    escaped += c >= ' ' && c <= '~' ? std::string(1, c)
+                                    : fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+  }
+  return escaped;
+}
+
 RepositoryEntry ScanModel(const fs::path& directory) {
   RepositoryEntry entry;
   entry.model = directory.filename().string();
+  if (!IsUtf8(entry.model)) {
+    entry.model = Escaped(entry.model);
+    entry.status = absl::InvalidArgumentError(
+        fmt::format("{}: found a folder whose name is not UTF-8, expected a model's name",
+                    Escaped(directory.string())));
+    return entry;
+  }
   uint64_t highest = 0;
   std::error_code error;
   for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {

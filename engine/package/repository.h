@@ -26,7 +26,8 @@ struct RepositoryEntry {
   std::string version;  // a positive number; only the highest is listed
   std::string directory;
   ServingConfig serving;
-  // Not OK if this entry can't be served (bad config.yaml, no version); the others still are.
+  // Not OK if this entry can't be served (bad config.yaml, no version, a name that is not UTF-8,
+  // which `model` then has with its bytes escaped); the others still are.
   absl::Status status;
 };
 

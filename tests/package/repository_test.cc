@@ -63,6 +63,19 @@ TEST_F(RepositoryTest, FollowsLinks) {
   EXPECT_TRUE(entries[1].status.ok());
 }
 
+TEST_F(RepositoryTest, ANameThatIsNotUtf8IsListedEscaped) {
+  Model("caf\xe9\x01", "1");
+  Model("caf\xc3\xa9", "1");
+  const auto entries = Scan();
+  ASSERT_EQ(entries.size(), 2);
+  EXPECT_EQ(entries[0].model, "caf\\xe9\\x01");
+  EXPECT_EQ(entries[0].status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(entries[0].status.message()),
+              HasSubstr("caf\\xe9\\x01: found a folder whose name is not UTF-8"));
+  EXPECT_EQ(entries[1].model, "caf\xc3\xa9");
+  EXPECT_TRUE(entries[1].status.ok()) << entries[1].status;
+}
+
 TEST_F(RepositoryTest, ReadsTheServingConfig) {
   Model("m", "1",
         "# how it is served\ndefault_tau: 0.25\nmin_tau: 0.1\nmax_tau: 1\nmax_batch_tokens: 100\n"
