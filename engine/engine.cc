@@ -60,7 +60,7 @@ void Engine::Ticket::Cancel() {
 
 class Engine::Impl {
  public:
-  Impl(EngineOptions options, SchedulerObserver* observer)
+  Impl(EngineOptions options, TauStore store, TauRecords records, SchedulerObserver* observer)
       : options_(std::move(options)),
         tau_(options_.state_dir),
         scheduler_(SchedulerOptionsFrom(options_), observer),
@@ -208,6 +208,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options,
   if (options.max_queue_size == 0) {
     return absl::InvalidArgumentError("max_queue_size: found 0, expected a positive number");
   }
+  TauStore store(options.state_dir);
+  DIMMER_ASSIGN_OR_RETURN(TauRecords records, store.Read());
   try {
     return std::unique_ptr<Engine>(
         new Engine(std::make_unique<Impl>(std::move(options), observer)));

@@ -206,8 +206,8 @@ absl::StatusOr<TauSettings> InitialTau(const ServingConfig& serving, const GateS
   return settings;
 }
 
-TauControl::TauControl(const std::string& state_dir, Clock clock)
-    : clock_(std::move(clock)), store_(state_dir), records_(store_.Read()) {}
+TauControl::TauControl(TauStore store, TauRecords records, Clock clock)
+    : clock_(std::move(clock)), store_(std::move(store)), records_(std::move(records)) {}
 
 void TauControl::Resolve(const std::string& model, const TauRecord& record, Entry& entry) {
   const auto fitted = [&](TauSettings settings) {

@@ -29,8 +29,8 @@ class TauControl {
  public:
   using Clock = std::function<std::chrono::system_clock::time_point()>;
 
-  // Reads the state file of `state_dir` ("": none).
-  explicit TauControl(const std::string& state_dir, Clock clock = std::chrono::system_clock::now);
+  // Starts with `records`, what `store` has read, and keeps changes in `store`.
+  TauControl(TauStore store, TauRecords records, Clock clock = std::chrono::system_clock::now);
 
   // Introduces a model, or a new version of it: what was set before stays in force. Settings that
   // no longer fit (an unknown layer, other bounds in config.yaml) are fitted, with a warning.

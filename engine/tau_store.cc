@@ -101,7 +101,13 @@ std::string TauRecordsToJson(const TauRecords& records) {
 absl::StatusOr<TauRecords> TauRecordsFromJson(std::string_view text, const std::string& where) {
   DIMMER_ASSIGN_OR_RETURN(const json root, ParseJson(text, where));
   DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(root, where));
-  DIMMER_RETURN_IF_ERROR(fields.Int("format", kFormat, kFormat).status());
+  DIMMER_ASSIGN_OR_RETURN(const int64_t format,
+                          fields.Int("format", kFormat, std::numeric_limits<int64_t>::max()));
+  if (format > kFormat) {
+    return absl::FailedPreconditionError(
+        fmt::format("{}: format: found {}, expected {}: a newer server has written it", where,
+                    format, kFormat));
+  }
   DIMMER_ASSIGN_OR_RETURN(const JsonFields models, fields.Object("models"));
   TauRecords records;
   for (const auto& [model, value] : models.json().items()) {
@@ -121,26 +127,43 @@ TauStore::TauStore(const std::string& directory) {
   }
 }
 
-TauRecords TauStore::Read() const {
-  if (path_.empty()) return {};
+absl::StatusOr<TauRecords> TauStore::Read() const {
+  if (path_.empty()) return TauRecords();
   const absl::StatusOr<std::string> text = ReadTextFile(path_, kMaxFileBytes);
-  if (absl::IsNotFound(text.status())) return {};
-  absl::StatusOr<TauRecords> records =
-      text.ok() ? TauRecordsFromJson(*text, path_) : absl::StatusOr<TauRecords>(text.status());
-  if (records.ok()) return *std::move(records);
-  const std::string aside = path_ + ".corrupt";
-  std::error_code error;
-  std::filesystem::rename(path_, aside, error);
-  spdlog::warn(
-      "the state file is not usable, every model starts with the tau of its package: {}; {}",
-      Message(records.status()),
-      error ? "it could not be renamed: " + error.message() : "kept as " + aside);
-  return {};
+  if (absl::IsNotFound(text.status())) return TauRecords();
+  if (!text.ok()) return Annotate(text.status(), "the state file can't be read");
+  absl::StatusOr<TauRecords> records = TauRecordsFromJson(*text, path_);
+  if (!absl::IsInvalidArgument(records.status())) return records;
+  DIMMER_RETURN_IF_ERROR(SetAside(records.status()));
+  return TauRecords();
 }
 
-absl::Status TauStore::Write(const TauRecords& records) const {
+absl::Status TauStore::SetAside(const absl::Status& why) const {
+  std::error_code error;
+  std::string aside = path_ + ".corrupt";
+  for (int i = 1; std::filesystem::exists(aside, error); ++i) {
+    aside = fmt::format("{}.corrupt.{}", path_, i);
+  }
+  if (!error) std::filesystem::rename(path_, aside, error);
+  if (error) {
+    return absl::InternalError(
+        fmt::format("the state file is not usable: {}; it could not be renamed to {}: {}",
+                    Message(why), aside, error.message()));
+  }
+  spdlog::warn(
+      "the state file is not usable, every model starts with the tau of its package: {}; kept as "
+      "{}",
+      Message(why), aside);
+  return absl::OkStatus();
+}
+
+absl::Status TauStore::Write(const TauRecords& records) const try {
   if (path_.empty()) return absl::OkStatus();
-  return WriteTextFile(path_, TauRecordsToJson(records));
+  const absl::Status status = WriteTextFile(path_, TauRecordsToJson(records));
+  // Whatever it is, a full disk too, the caller can do nothing about it.
+  return status.ok() ? status : absl::InternalError(Message(status));
+} catch (const json::exception& error) {  // a model's name that is not UTF-8
+  return absl::InternalError(fmt::format("{}: can't be written: {}", path_, error.what()));
 }
 
 }  // namespace dimmer

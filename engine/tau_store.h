@@ -46,18 +46,22 @@ class TauStore {
   // "" keeps nothing: Read() finds no records, Write() does nothing.
   explicit TauStore(const std::string& directory);
 
-  // A missing file has no records. One that is not understood is renamed to "tau.json.corrupt" (and
-  // the log says why): a server must start without it.
-  TauRecords Read() const;
-  // Atomic: on an error the old file stands.
+  // A missing file has no records. One whose text is not understood is renamed to
+  // "tau.json.corrupt", or ".corrupt.1" and so on (and the log says why): a server starts without
+  // it. An error where the file may well be sound, so that to go on would drop what the operator
+  // has set: it can't be read or set aside, or (FailedPrecondition) its format is a newer one.
+  absl::StatusOr<TauRecords> Read() const;
+  // Atomic: on an error (Internal) the old file stands.
   absl::Status Write(const TauRecords& records) const;
 
  private:
+  absl::Status SetAside(const absl::Status& why) const;
+
   std::string path_;
 };
 
 std::string TauRecordsToJson(const TauRecords& records);
-// InvalidArgument names `where` and the key.
+// InvalidArgument names `where` and the key; FailedPrecondition: a newer format.
 absl::StatusOr<TauRecords> TauRecordsFromJson(std::string_view text, const std::string& where);
 
 }  // namespace dimmer

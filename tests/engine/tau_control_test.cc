@@ -36,8 +36,14 @@ class TauControlTest : public testing::Test {
   TauControlTest() { Restart(); }
 
   void Restart(const TauSettings& initial = {.default_tau = 0.1}) {
-    control_.emplace(temp_.path(), [this] { return now_; });
+    Reopen([this] { return now_; });
     control_->Register("m", initial, Converted());
+  }
+  void Reopen(TauControl::Clock clock = std::chrono::system_clock::now) {
+    const TauStore store(temp_.path());
+    auto records = store.Read();
+    ASSERT_TRUE(records.ok()) << records.status();
+    control_.emplace(store, *std::move(records), std::move(clock));
   }
   TauState Set(const TauChange& change) {
     const auto answer = control_->Set("m", change);
@@ -226,7 +232,7 @@ TEST_F(TauControlTest, SurvivesARestart) {
 
 TEST_F(TauControlTest, ModelsThatAreNotLoadedKeepTheirs) {
   Set({.default_tau = 0.2});
-  control_.emplace(temp_.path());
+  Reopen();
   control_->Register("other", {}, Converted());
   ASSERT_TRUE(control_->Set("other", {.default_tau = 0.6}).ok());
   Restart();
@@ -237,7 +243,7 @@ TEST_F(TauControlTest, KeptSettingsThatNoLongerFitAreFitted) {
   Set({.default_tau = 0.8, .layers = {{0, Module::kFfn, 0.9}, {1, Module::kFfn, 0.2}}});
   ModelInfo smaller = Converted();
   smaller.cost.moe.pop_back();
-  control_.emplace(temp_.path());
+  Reopen();
   control_->Register("m", {.default_tau = 0.1, .max_tau = 0.5}, smaller);
   EXPECT_EQ(Get().settings.default_tau, 0.5);
   EXPECT_THAT(Get().settings.layer_tau, ElementsAre(0.5));
@@ -266,6 +272,12 @@ TEST_F(TauControlTest, AFailedWriteChangesNothing) {
   EXPECT_EQ(Get().settings.default_tau, 0.2);
   std::filesystem::remove_all(temp_.Sub("tau.json"));
   EXPECT_EQ(Set({.default_tau = 0.3}).settings.revision, 3u);
+}
+
+TEST_F(TauControlTest, ANameThatCannotBeKeptIsAnError) {
+  control_->Register("caf\xe9", {}, Converted());
+  EXPECT_EQ(control_->Set("caf\xe9", {.default_tau = 0.3}).status().code(), StatusCode::kInternal);
+  EXPECT_EQ(control_->Get("caf\xe9")->state.settings.revision, 1u);
 }
 
 TEST_F(TauControlTest, APlainCheckpointHasNoTau) {
