@@ -26,8 +26,12 @@ std::string FolderOf(const std::string& path) {
 absl::StatusOr<AtomicFile> AtomicFile::Create(const std::string& path) {
   // Not mkstemp(): a package is made to be read by others, as the umask allows.
   static std::atomic<uint64_t> serial{0};
-  std::string temporary = fmt::format("{}.tmp.{}.{}", path, getpid(), serial++);
-  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  std::string temporary;
+  int fd = -1;
+  do {  // the name may be there: a process of the same id (1, in a container) was killed
+    temporary = fmt::format("{}.tmp.{}.{}", path, getpid(), serial++);
+    fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (fd < 0 && errno == EEXIST);
   AtomicFile file(fd, path, std::move(temporary));
   if (fd < 0) return file.Failed("can't be written");
   return file;
