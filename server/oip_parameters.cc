@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <string_view>
 #include <vector>
@@ -133,16 +134,17 @@ absl::StatusOr<OipParameters> DecodeParameters(const OipParameterMap& parameters
   std::vector<std::string> names;
   for (const auto& [name, value] : parameters) names.push_back(name);
   std::sort(names.begin(), names.end());
+  std::vector<std::string> budgets;
+  std::copy_if(names.begin(), names.end(), std::back_inserter(budgets),
+               [](const std::string& name) { return BudgetKind(name).has_value(); });
+  if (budgets.size() > 1) {
+    return absl::InvalidArgumentError(fmt::format(
+        "parameters: found both {} and {}, expected at most one budget", budgets[0], budgets[1]));
+  }
   OipParameters decoded;
-  std::string budget_name;
   for (const std::string& name : names) {
     const InferParameter& value = parameters.at(name);
     if (const auto kind = BudgetKind(name); kind.has_value()) {
-      if (!budget_name.empty()) {
-        return absl::InvalidArgumentError(fmt::format(
-            "parameters: found both {} and {}, expected at most one budget", budget_name, name));
-      }
-      budget_name = name;
       DIMMER_RETURN_IF_ERROR(DecodeBudget(name, *kind, value, decoded.budget));
     } else if (name == "truncate") {
       DIMMER_ASSIGN_OR_RETURN(decoded.truncate, ToBool(name, value));

@@ -273,11 +273,16 @@ TEST(OipParametersTest, BadValuesAreNamed) {
 }
 
 TEST(OipParametersTest, TwoBudgetsAreRefusedWithBothNames) {
-  OipParameterMap map = One("tau", Double(.1));
-  map["flop_fraction"] = Double(.5);
-  const auto decoded = DecodeParameters(map);
-  EXPECT_EQ(decoded.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(Text(decoded.status()), HasSubstr("both flop_fraction and tau"));
+  const std::vector<std::string> names = {"flop_fraction", "max_flops", "min_quality", "tau"};
+  for (size_t a = 0; a < names.size(); ++a) {
+    for (size_t b = a + 1; b < names.size(); ++b) {
+      OipParameterMap map = One(names[b], Double(.5));  // for max_flops not even a valid value
+      map[names[a]] = Double(.5);
+      const auto decoded = DecodeParameters(map);
+      EXPECT_EQ(decoded.status().code(), absl::StatusCode::kInvalidArgument);
+      EXPECT_THAT(Text(decoded.status()), HasSubstr("both " + names[a] + " and " + names[b]));
+    }
+  }
 }
 
 TEST(OipParametersTest, TimeoutIsInMicroseconds) {
