@@ -126,9 +126,12 @@ absl::StatusOr<Prepared> Prepare(const Request& request, const LoadedModel& mode
     tokens[i] = static_cast<uint32_t>(sequence.ids.size());
   }
   DIMMER_RETURN_IF_ERROR(check());
+  const ModelInfo& info = model.info();
   DIMMER_ASSIGN_OR_RETURN(
       std::vector<ComputePlan> plans,
-      PlanCall(request.budget, settings, model.info().cost, model.info().calibration, tokens));
+      request.task == Task::kEmbedding
+          ? PlanCall(request.budget, settings, info.cost.WithoutHead(), info.calibration, tokens)
+          : PlanCall(request.budget, settings, info.cost, info.calibration, tokens));
   for (size_t i = 0; i < count; ++i) prepared.sequences[i].plan = std::move(plans[i]);
   return prepared;
 }

@@ -4,6 +4,12 @@
 
 namespace dimmer {
 
+CostModel CostModel::WithoutHead() const {
+  CostModel cost = *this;
+  cost.sequence_flops = 0;
+  return cost;
+}
+
 uint64_t CostModel::FixedFlops(uint64_t tokens) const {
   return tokens * token_flops + tokens * tokens * attention_flops + sequence_flops;
 }

@@ -29,6 +29,8 @@ struct CostModel {
   uint64_t sequence_flops = 0;   // once per sequence: the head
   std::vector<MoeCost> moe;      // ascending (layer, module); empty for a plain checkpoint
 
+  // The same without the head, which embeddings do not run.
+  CostModel WithoutHead() const;
   // Everything but the MoE modules' experts and routers.
   uint64_t FixedFlops(uint64_t tokens) const;
   uint64_t DenseFlops(uint64_t tokens) const;

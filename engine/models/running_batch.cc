@@ -45,7 +45,7 @@ RunningBatch::RunningBatch(const ModelInfo& info, uint32_t type_vocab_size,
                     absl::OkStatus()};
     if (sequence->plan.kind == ComputePlan::Kind::kQuota && modules > 0) {
       running.quota = std::make_unique<QuotaController>(
-          sequence->plan, cost, static_cast<uint32_t>(sequence->ids.size()));
+          sequence->plan, CostOf(*sequence), static_cast<uint32_t>(sequence->ids.size()));
     }
     running_.push_back(std::move(running));
   }
@@ -84,6 +84,14 @@ absl::Status RunningBatch::Check(const Sequence& sequence, uint32_t type_vocab_s
         fmt::format("plan: found {} modules, expected {}", planned, modules));
   }
   return absl::OkStatus();
+}
+
+const CostModel& RunningBatch::CostOf(const Sequence& sequence) {
+  if (sequence.task != Task::kEmbedding || info_.cost.sequence_flops == 0) return info_.cost;
+  if (headless_ == nullptr) {
+    headless_ = std::make_unique<const CostModel>(info_.cost.WithoutHead());
+  }
+  return *headless_;
 }
 
 void RunningBatch::Layout() {
@@ -170,7 +178,7 @@ void RunningBatch::AccountModule(std::optional<size_t> module) {
 void RunningBatch::Finish(size_t i) {
   Running& running = running_[i];
   Sequence& sequence = *running.sequence;
-  const CostModel& cost = info_.cost;
+  const CostModel& cost = CostOf(sequence);
   const uint64_t tokens = sequence.ids.size();
   const size_t modules = cost.moe.size();
   Usage& usage = sequence.usage;
@@ -179,10 +187,6 @@ void RunningBatch::Finish(size_t i) {
   usage.flops =
       cost.Flops(tokens, running.pairs, std::span<const bool>(running.routed.get(), modules));
   usage.dense_flops = cost.DenseFlops(tokens);
-  if (sequence.task == Task::kEmbedding) {  // the head did not run
-    usage.flops -= cost.sequence_flops;
-    usage.dense_flops -= cost.sequence_flops;
-  }
   usage.tau = modules == 0 ? 0 : running.tau_sum / static_cast<double>(modules);
   usage.budget_clamped = sequence.plan.clamped || running.bounded;
   for (size_t m = 0; m < modules; ++m) {

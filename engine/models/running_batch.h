@@ -60,8 +60,11 @@ class RunningBatch {
 
   absl::Status Check(const Sequence& sequence, uint32_t type_vocab_size) const;
   void Layout();
+  // Of one sequence: an embedding does not run the head.
+  const CostModel& CostOf(const Sequence& sequence);
 
   const ModelInfo& info_;
+  std::unique_ptr<const CostModel> headless_;  // made when the first embedding asks for it
   StepStats* stats_;
   std::vector<Running> running_;
   std::vector<SequenceRows> rows_;

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "tests/engine/engine_fixture.h"
+#include "tests/util/thread_limit.h"
 
 namespace dimmer {
 namespace {
@@ -54,6 +55,32 @@ TEST_F(EngineTest, EmbedsWithoutAHead) {
   const Response refused = Ask({.model = "m", .texts = {"a"}});
   EXPECT_EQ(refused.status.code(), StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(refused.status.message()), HasSubstr("cannot classify"));
+}
+
+TEST_F(EngineTest, AnEmbeddingIsPlannedWithoutTheHeadThatItDoesNotRun) {
+  Start();
+  Load(Converted(), "m");  // a classifier
+  const CostModel& cost = (*engine_->Find("m", ""))->model->info().cost;
+  ASSERT_GT(cost.sequence_flops, 0u);
+  const uint64_t floor = cost.FloorFlops(5) - cost.sequence_flops;
+  const auto ask = [&](Budget budget) {
+    return Ask({.model = "m", .task = Task::kEmbedding, .texts = {"a b c"}, .budget = budget});
+  };
+  const Response least = ask({Budget::Kind::kMaxFlops, 0, floor});
+  ASSERT_TRUE(least.status.ok()) << least.status;
+  EXPECT_EQ(least.usage.flops, floor);
+  const absl::Status below = ask({Budget::Kind::kMaxFlops, 0, floor - 1}).status;
+  EXPECT_EQ(below.code(), StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(below.message()), HasSubstr(std::to_string(floor) + " FLOPs"));
+  // With exactly the FLOPs of so many expert runs more, that many more run: none is lost to a head.
+  const uint64_t pair = cost.moe[0].pair_flops;
+  const Response more = ask({Budget::Kind::kMaxFlops, 0, floor + 6 * pair});
+  ASSERT_TRUE(more.status.ok()) << more.status;
+  EXPECT_EQ(more.usage.flops, floor + 6 * pair);
+  const uint64_t dense = cost.DenseFlops(5) - cost.sequence_flops;
+  const Response all = ask({Budget::Kind::kFlopFraction, 1});
+  EXPECT_EQ(all.usage.flops, dense);
+  EXPECT_EQ(all.usage.dense_flops, dense);
 }
 
 TEST_F(EngineTest, BitsDoNotDependOnTheOtherTextsOfACall) {
@@ -332,6 +359,27 @@ TEST_F(EngineTest, SetTauSurvivesARestart) {
 TEST(EngineCreateTest, RefusesAnEmptyQueue) {
   EXPECT_EQ(Engine::Create({.max_queue_size = 0}, nullptr).status().code(),
             StatusCode::kInvalidArgument);
+}
+
+TEST(EngineCreateTest, RefusesAStateItCannotRead) {
+  const TempDirectory temp;
+  std::filesystem::create_directories(temp.Sub("tau.json"));
+  const auto engine = Engine::Create({.threads = 1, .state_dir = temp.path()}, nullptr);
+  ASSERT_FALSE(engine.ok());
+  EXPECT_THAT(std::string(engine.status().message()), HasSubstr(temp.Sub("tau.json")));
+}
+
+TEST(EngineCreateTest, WithoutThreadsItSaysSo) {
+  const EngineOptions options{.threads = 4, .workers = 2};
+  int room = 0;
+  for (;; ++room) {
+    const ThreadLimit limit(room);
+    const auto engine = Engine::Create(options, nullptr);
+    if (engine.ok()) break;
+    EXPECT_EQ(engine.status().code(), StatusCode::kResourceExhausted);
+    EXPECT_THAT(std::string(engine.status().message()), HasSubstr("the engine could not start"));
+  }
+  EXPECT_EQ(room, 7) << "one more in each of 2 pools, 2 workers, the clerk, 2 front threads";
 }
 
 }  // namespace
