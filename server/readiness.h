@@ -27,6 +27,10 @@ class Readiness {
   absl::Status Admit() const;
   // Serving, and not every model failed to load.
   bool ServerReady() const;
+  // ServerReady(), and the gRPC ports listen: what a probe on another port must know. Who asks over
+  // gRPC need not.
+  bool Reachable() const { return listening_.load(std::memory_order_acquire) && ServerReady(); }
+  void SetListening() { listening_.store(true, std::memory_order_release); }
   // `version` "" is any.
   bool ModelReady(const std::string& model, const std::string& version) const;
   // The model is in a repository, loaded or not.
@@ -35,6 +39,7 @@ class Readiness {
  private:
   const Engine* engine_;
   std::atomic<Phase> phase_{Phase::kStarting};
+  std::atomic<bool> listening_ = false;
 };
 
 }  // namespace dimmer

@@ -100,7 +100,7 @@ absl::Status Server::StartHttp() {
   parts.metrics->AddCollectable(&parts.process_gauges);
   parts.http.Route("/v2/health/live", [] { return HttpAnswer{}; });
   parts.http.Route("/v2/health/ready", [&parts] {
-    return HttpAnswer{.status = parts.readiness.ServerReady() ? 200 : 503, .body = {}};
+    return HttpAnswer{.status = parts.readiness.Reachable() ? 200 : 503, .body = {}};
   });
   parts.scrape.Route("/metrics", [&parts] {
     return HttpAnswer{.status = 200,
@@ -130,6 +130,7 @@ absl::Status Server::StartGrpc() {
                       {&parts.inference, &parts.oip, &parts.health}, config_));
   parts.data_server = std::move(data.server);
   ports_.grpc = data.port;
+  parts.readiness.SetListening();
   return absl::OkStatus();
 }
 
