@@ -62,7 +62,7 @@ class Engine::Impl {
  public:
   Impl(EngineOptions options, TauStore store, TauRecords records, SchedulerObserver* observer)
       : options_(std::move(options)),
-        tau_(options_.state_dir),
+        tau_(std::move(store), std::move(records)),
         scheduler_(SchedulerOptionsFrom(options_), observer),
         front_(FrontThreads(ComputeThreads(options_)), options_.max_queue_size) {}
 
@@ -211,8 +211,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options,
   TauStore store(options.state_dir);
   DIMMER_ASSIGN_OR_RETURN(TauRecords records, store.Read());
   try {
-    return std::unique_ptr<Engine>(
-        new Engine(std::make_unique<Impl>(std::move(options), observer)));
+    return std::unique_ptr<Engine>(new Engine(std::make_unique<Impl>(
+        std::move(options), std::move(store), std::move(records), observer)));
   } catch (const std::exception& error) {  // no more threads
     return absl::ResourceExhaustedError(
         fmt::format("the engine could not start: {}", error.what()));

@@ -32,9 +32,8 @@ absl::Status FrontPool::Add(size_t weight, Task task) {
     std::lock_guard lock(mutex_);
     if (closed_) return absl::UnavailableError("GRPC server is shutting down");
     if (weight > max_weight_) {
-      return absl::ResourceExhaustedError(
-          fmt::format("Exceeds maximum queue size: the call has {} sequences, the queue takes {} "
-                      "in all; send smaller calls",
+      return absl::InvalidArgumentError(
+          fmt::format("the call has {} sequences, the queue takes {} in all; send smaller calls",
                       weight, max_weight_));
     }
     if (weight_ + weight > max_weight_) {

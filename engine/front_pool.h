@@ -32,7 +32,7 @@ class FrontPool {
   FrontPool& operator=(const FrontPool&) = delete;
 
   // Takes the task, oldest first, or returns why not: ResourceExhausted "Exceeds maximum queue
-  // size", Unavailable after Drain.
+  // size", InvalidArgument if it never fits, Unavailable after Drain.
   absl::Status Add(size_t weight, Task task);
 
   // For small things that must happen on one of these threads: ahead of the others, never refused.

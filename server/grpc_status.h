@@ -12,8 +12,8 @@
 namespace dimmer {
 
 // The same code and message. Messages are cut to 1024 bytes, since they travel in a header and may
-// quote what a client sent. ResourceExhausted carries google.rpc.RetryInfo in
-// "grpc-status-details-bin".
+// quote what a client sent. ResourceExhausted is what a queue answers that is full now, and nothing
+// else: it carries google.rpc.RetryInfo in "grpc-status-details-bin".
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
 // "RESOURCE_EXHAUSTED", as in metrics and logs.

@@ -17,9 +17,8 @@ bool Fits(const Batch& batch, const BatchLimits& limits, const Sequence& sequenc
 absl::Status CallQueue::Push(const std::shared_ptr<Job>& job) {
   const size_t count = job->waiting();
   if (count > max_sequences_) {
-    return absl::ResourceExhaustedError(
-        fmt::format("Exceeds maximum queue size: the call has {} sequences, the queue takes {} in "
-                    "all; send smaller calls",
+    return absl::InvalidArgumentError(
+        fmt::format("the call has {} sequences, the queue takes {} in all; send smaller calls",
                     count, max_sequences_));
   }
   if (sequences_ + count > max_sequences_) {

@@ -54,7 +54,8 @@ class CallQueue {
 
   explicit CallQueue(uint32_t max_sequences) : max_sequences_(max_sequences) {}
 
-  // Takes the whole call, or nothing of it: ResourceExhausted names the numbers.
+  // Takes the whole call, or nothing of it: ResourceExhausted, or InvalidArgument for a call that
+  // never fits; both name the numbers.
   absl::Status Push(const std::shared_ptr<Job>& job);
 
   // Moves waiting sequences into `batch` until the next one would not fit: of the batch's model, or

@@ -74,8 +74,8 @@ class Scheduler {
   Scheduler& operator=(const Scheduler&) = delete;
 
   // Takes the call whole, or returns why not and never calls done: ResourceExhausted "Exceeds
-  // maximum queue size" (with the numbers), InvalidArgument without sequences, Unavailable after
-  // Drain.
+  // maximum queue size" (with the numbers), InvalidArgument without sequences
+  // or with more than the queue takes in all, Unavailable after Drain.
   absl::Status Submit(std::shared_ptr<Call> call);
 
   // Cancels a call: still queued, it is answered at once with Cancelled; running, it leaves its

@@ -91,7 +91,7 @@ TEST_F(HeldEngineTest, AFullQueueRefusesOnAnEngineThread) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("Exceeds maximum queue size"));
   EXPECT_NE(thread, std::this_thread::get_id());
   const Response large = Submit(*engine_, {.model = "m", .texts = {"a", "b", "c"}}).Await();
-  EXPECT_EQ(large.status.code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(large.status.code(), StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(large.status.message()), HasSubstr("the call has 3 sequences"));
   observer_.turnstile.Open();
   EXPECT_TRUE(waiting.Await().status.ok());

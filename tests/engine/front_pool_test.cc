@@ -57,7 +57,7 @@ TEST_F(FrontPoolTest, RefusesWhatDoesNotFit) {
               HasSubstr("Exceeds maximum queue size: 2 sequences wait to be tokenized and the call "
                         "has 2, the queue takes 3"));
   const absl::Status large = pool_->Add(4, ignore);
-  EXPECT_EQ(large.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(large.code(), absl::StatusCode::kInvalidArgument) << "to try again is no use";
   EXPECT_THAT(std::string(large.message()), HasSubstr("the call has 4 sequences"));
   EXPECT_TRUE(pool_->Add(1, ignore).ok());
   Release();

@@ -56,9 +56,9 @@ class CallQueueTest : public testing::Test {
 TEST_F(CallQueueTest, TakesWholeCallsOrNothing) {
   CallQueue queue(3);
   const absl::Status large = queue.Push(MakeJob(a_, {{1}, {2}, {3}, {4}}));
-  EXPECT_EQ(large.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(large.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(large.message()),
-              HasSubstr("Exceeds maximum queue size: the call has 4 sequences, the queue takes 3"));
+              HasSubstr("the call has 4 sequences, the queue takes 3"));
   EXPECT_TRUE(queue.Push(MakeJob(a_, {{1}, {2}})).ok());
   const absl::Status full = queue.Push(MakeJob(b_, {{3}, {4}}));
   EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);

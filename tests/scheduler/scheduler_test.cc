@@ -276,7 +276,7 @@ TEST_F(HeldSchedulerTest, AFullQueueRefusesWholeCalls) {
   const absl::Status full = scheduler_->Submit(refused.call);
   EXPECT_EQ(full.code(), StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(full.message()), HasSubstr("Exceeds maximum queue size"));
-  EXPECT_EQ(scheduler_->Submit(huge.call).code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(scheduler_->Submit(huge.call).code(), StatusCode::kInvalidArgument);
   Submit(small);
   turnstile_.Open();
   EXPECT_THAT(fits.AwaitCodes(), Each(StatusCode::kOk));

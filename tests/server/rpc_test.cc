@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <thread>
 
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
@@ -362,6 +363,34 @@ TEST_F(RpcTest, HttpAnswersProbesAndNothingElse) {
 }
 
 TEST_F(ServerTest, AFullQueueIsRefusedWithARetryDelay) {
+  Add(Slow(), "slow");
+  Config config = DefaultConfig();
+  config.max_queue_size = 64;
+  Start(config);
+  const v1::ClassifyRequest heavy = Heavy();
+  grpc::ClientContext context;
+  v1::ClassifyResponse answer;
+  std::promise<grpc::Status> done;
+  inference_->async()->Classify(&context, &heavy, &answer,
+                                [&](grpc::Status each) { done.set_value(std::move(each)); });
+  while (server_->engine().load("slow").running == 0) std::this_thread::yield();
+  // Most of its texts still wait, so that no other 64 fit.
+  v1::ClassifyRequest request = Text("a", "slow");
+  while (request.texts_size() < 64) request.add_texts("a");
+  const grpc::Status status = Classify(request);
+  context.TryCancel();
+  done.get_future().wait();
+  EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("Exceeds maximum queue size"));
+  google::rpc::Status details;
+  ASSERT_TRUE(details.ParseFromString(status.error_details()));
+  ASSERT_EQ(details.details_size(), 1);
+  EXPECT_TRUE(details.details(0).Is<google::rpc::RetryInfo>());
+  EXPECT_THAT(MetricsText(), HasSubstr("dimmer_rejected_requests_total{model=\"slow\","
+                                       "reason=\"queue_full\",version=\"1\"} 1"));
+}
+
+TEST_F(ServerTest, ACallLargerThanTheQueueIsNotToldToComeBack) {
   Add(Converted(), "tiny");
   Config config = DefaultConfig();
   config.max_queue_size = 4;
@@ -369,14 +398,11 @@ TEST_F(ServerTest, AFullQueueIsRefusedWithARetryDelay) {
   v1::ClassifyRequest request = Text("a");
   for (int i = 0; i < 7; ++i) request.add_texts("b");
   const grpc::Status status = Classify(request);
-  EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
-  EXPECT_THAT(status.error_message(), HasSubstr("Exceeds maximum queue size"));
-  google::rpc::Status details;
-  ASSERT_TRUE(details.ParseFromString(status.error_details()));
-  ASSERT_EQ(details.details_size(), 1);
-  EXPECT_TRUE(details.details(0).Is<google::rpc::RetryInfo>());
-  EXPECT_THAT(MetricsText(), HasSubstr("dimmer_rejected_requests_total{model=\"tiny\","
-                                       "reason=\"queue_full\",version=\"1\"} 1"));
+  EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(status.error_message(),
+            "the call has 8 sequences, the queue takes 4 in all; send smaller calls");
+  EXPECT_TRUE(status.error_details().empty());
+  EXPECT_THAT(MetricsText(), Not(HasSubstr("reason=\"queue_full\"")));
   EXPECT_TRUE(Classify(Text("a")).ok());
 }
 
