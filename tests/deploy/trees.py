@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -123,7 +124,7 @@ class Service:
 
     def terminate(self) -> int:
         """SIGTERM; returns the server's exit status."""
-        os.kill(self.pid, 15)
+        os.kill(self.pid, signal.SIGTERM)
         self.output += self.process.stdout.read()
         return self.process.wait(READY_SECONDS)
 
@@ -133,6 +134,7 @@ class Service:
 
     def __exit__(self, *_):
         if self.process.poll() is None:
-            self.process.kill()  # --kill-child takes the server along
+            # Not by --kill-child: the kernel forgets that where the child changes its user.
+            os.kill(self.pid, signal.SIGKILL)
             self.process.wait()
         self.process.stdout.close()
