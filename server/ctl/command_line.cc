@@ -243,6 +243,12 @@ absl::StatusOr<CommandLine> ReadCommandLine(int argc, const char* const* argv) {
     line.print = std::string(version.what()) + "\n";
     return line;
   } catch (const CLI::ParseError& error) {
+    if (app.get_subcommands().empty()) {
+      const auto rest = app.remaining();
+      return absl::InvalidArgumentError(
+          fmt::format("found {}, expected a command: models, describe, set-tau, classify or top",
+                      rest.empty() ? "none" : "\"" + rest.front() + "\""));
+    }
     return absl::InvalidArgumentError(error.what());
   }
   DIMMER_RETURN_IF_ERROR(Fill(app, commands, raw, line.options));

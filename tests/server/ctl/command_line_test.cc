@@ -83,8 +83,8 @@ struct Bad {
 };
 
 TEST(CommandLineTest, SaysWhatIsWrong) {
-  for (const Bad& bad : {Bad{{}, "subcommand"},
-                         {{"shine"}, "shine"},
+  for (const Bad& bad : {Bad{{}, "found none, expected a command"},
+                         {{"shine"}, "found \"shine\", expected a command"},
                          {{"models", "--colour"}, "colour"},
                          {{"describe"}, "MODEL"},
                          {{"set-tau", "m"}, "nothing to change"},

@@ -110,7 +110,7 @@ TEST(TauViewTest, BeforeAndAfter) {
   EXPECT_EQ(
       Paint(RenderTau(difference), false),
       "emotion: revision 5 is in force, until 1970-01-01 00:01:00 UTC\n"
-      "                before                     after\n"
+      "                  before                   after\n"
       "  default tau     0.05                  -> 0.1\n"
       "  bounds          [0, 1]                   [0, 1]\n"
       "  layer 1 ffn     as the default        -> 0.5\n"
