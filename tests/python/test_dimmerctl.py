@@ -305,6 +305,7 @@ def test_top_ends_with_the_server(repository):
         assert json.loads(process.stdout.readline())["models"]
         server.process.send_signal(signal.SIGTERM)
         _, error = process.communicate()
+        server.wait()  # a second signal would end it at once
     assert process.returncode == 1
     assert "shutting down" in error and server.target("admin") in error
 
