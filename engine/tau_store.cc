@@ -161,7 +161,7 @@ absl::Status TauStore::Write(const TauRecords& records) const try {
   if (path_.empty()) return absl::OkStatus();
   const absl::Status status = WriteTextFile(path_, TauRecordsToJson(records));
   // Whatever it is, a full disk too, the caller can do nothing about it.
-  return status.ok() ? status : absl::InternalError(Message(status));
+  return status.ok() ? status : absl::InternalError(status.message());
 } catch (const json::exception& error) {  // a model's name that is not UTF-8
   return absl::InternalError(fmt::format("{}: can't be written: {}", path_, error.what()));
 }
