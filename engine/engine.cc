@@ -118,11 +118,8 @@ class Engine::Impl {
   }
 
   static absl::Status StillWanted(const Walk& walk) {
-    if (walk.state->cancelled) return absl::CancelledError("Request was cancelled");
-    if (walk.request.deadline <= Clock::now()) {
-      return absl::DeadlineExceededError("Request timeout expired");
-    }
-    return absl::OkStatus();
+    if (walk.state->cancelled) return RequestCancelled();
+    return walk.request.deadline <= Clock::now() ? RequestTimedOut() : absl::OkStatus();
   }
 
   // Without the model: it was not found, or not looked for.

@@ -28,12 +28,6 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> TokenizerFor(const std::string&
   return *std::move(tokenizer);
 }
 
-absl::Status UnknownModel(const std::string& model, const std::string& version) {
-  return absl::NotFoundError(
-      fmt::format("Request for unknown model: '{}'{} is not found", model,
-                  version.empty() ? "" : fmt::format(" version '{}'", version)));
-}
-
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadFromDisk(const RepositoryEntry& entry) {
@@ -88,7 +82,7 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> ModelTable::Find(
     const std::string& model, const std::string& version) const {
   std::lock_guard lock(mutex_);
   const auto found = entries_.find(model);
-  if (found == entries_.end()) return UnknownModel(model, "");
+  if (found == entries_.end()) return UnknownModel(model);
   const Entry& entry = found->second;
   if (!version.empty() && version != entry.status.version) return UnknownModel(model, version);
   if (entry.loaded == nullptr) {

@@ -156,39 +156,12 @@ TauRecord AfterExpiry(TauRecord record) {
   return record;
 }
 
-std::string Describe(const TauSettings& settings, const std::vector<MoeCost>& modules) {
-  std::string text = fmt::format("default {} in [{}, {}]", settings.default_tau, settings.min_tau,
-                                 settings.max_tau);
-  for (size_t i = 0; i < settings.layer_tau.size(); ++i) {
-    if (settings.layer_tau[i] < 0) continue;
-    text += fmt::format(", layer {} {}: {}", modules[i].layer, ModuleName(modules[i].module),
-                        settings.layer_tau[i]);
-  }
-  return text;
-}
-
-void LogChange(const std::string& model, const std::vector<MoeCost>& modules,
-               const TauSettings& before, const TauState& after) {
-  const std::string until = after.expires
-                                ? fmt::format(" for {} s", std::chrono::ceil<std::chrono::seconds>(
-                                                               *after.expires - system_clock::now())
-                                                               .count())
-                                : "";
-  spdlog::info("audit: tau of model {}: from {} (revision {}) to {} (revision {}){}", model,
-               Describe(before, modules), before.revision, Describe(after.settings, modules),
-               after.settings.revision, until);
-}
-
 bool Differ(TauSettings a, const TauSettings& b) {
   a.layer_tau.resize(std::max(a.layer_tau.size(), b.layer_tau.size()), -1);
   std::vector<double> layers = b.layer_tau;
   layers.resize(a.layer_tau.size(), -1);
   return std::tie(a.default_tau, a.min_tau, a.max_tau, a.layer_tau) !=
          std::tie(b.default_tau, b.min_tau, b.max_tau, layers);
-}
-
-absl::Status UnknownModel(const std::string& model) {
-  return absl::NotFoundError(fmt::format("Request for unknown model: '{}' is not found", model));
 }
 
 }  // namespace
@@ -276,7 +249,6 @@ absl::StatusOr<TauAnswer> TauControl::Set(const std::string& model, const TauCha
   DIMMER_RETURN_IF_ERROR(CheckTtl(change, overrides));
   if (overrides.empty()) return Answer(entry, record);
 
-  const TauSettings before = Look(entry, record).settings;
   record = Changed(record, overrides, change.ttl, now);
   const TauSettings lasting = Apply(entry.initial, record.permanent, entry.modules);
   if (change.ttl.count() == 0) DIMMER_RETURN_IF_ERROR(CheckOrder(lasting, entry.modules));
@@ -285,15 +257,12 @@ absl::StatusOr<TauAnswer> TauControl::Set(const std::string& model, const TauCha
   Resolve(model, record, entry);
   TauAnswer answer = Answer(entry, record);
   if (change.dry_run) return answer;
-  const std::vector<MoeCost> modules = entry.modules;
-
   DIMMER_RETURN_IF_ERROR(store_.Write(records));
   {
     std::lock_guard lock(mutex_);
     records_ = std::move(records);
     entries_[model] = std::move(entry);
   }
-  LogChange(model, modules, before, answer.state);
   return answer;
 }
 

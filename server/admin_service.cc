@@ -21,24 +21,27 @@ absl::StatusOr<ModelStatus> FindStatus(const Engine& engine, const std::string& 
   for (const ModelStatus& status : engine.Models()) {
     if (status.name == model && (version.empty() || status.version == version)) return status;
   }
-  return absl::NotFoundError(
-      fmt::format("Request for unknown model: \"{}\"{}", model,
-                  version.empty() ? "" : fmt::format(" version \"{}\"", version)));
+  return UnknownModel(model, version);
 }
 
-std::string Describe(const TauSettings& settings) {
+std::string Describe(const TauSettings& settings, const std::vector<MoeCost>& modules) {
   std::string layers;
-  for (size_t i = 0; i < settings.layer_tau.size(); ++i) {
-    if (settings.layer_tau[i] >= 0) layers += fmt::format(" [{}]={}", i, settings.layer_tau[i]);
+  for (size_t i = 0; i < std::min(settings.layer_tau.size(), modules.size()); ++i) {
+    if (settings.layer_tau[i] < 0) continue;
+    layers += fmt::format(" layer{}.{}={}", modules[i].layer, ModuleName(modules[i].module),
+                          settings.layer_tau[i]);
   }
   return fmt::format("default_tau={} min_tau={} max_tau={}{}", settings.default_tau,
                      settings.min_tau, settings.max_tau, layers);
 }
 
 // Who, when (the line's time), from, to.
-void Audit(const std::string& peer, const std::string& model, const absl::StatusOr<TauAnswer>& from,
-           const absl::StatusOr<TauAnswer>& to, const TauChange& change) {
-  const std::string before = from.ok() ? Describe(from->state.settings) : "unknown";
+void Audit(const std::string& peer, const ServedModel& served,
+           const absl::StatusOr<TauAnswer>& from, const absl::StatusOr<TauAnswer>& to,
+           const TauChange& change) {
+  const std::string& model = served.name;
+  const std::vector<MoeCost>& modules = served.model->info().cost.moe;
+  const std::string before = from.ok() ? Describe(from->state.settings, modules) : "unknown";
   if (!to.ok()) {
     spdlog::warn("audit: SetTau refused, model={} peer={} from=({}): {}", model, peer, before,
                  Message(to.status()));
@@ -46,7 +49,7 @@ void Audit(const std::string& peer, const std::string& model, const absl::Status
   }
   spdlog::info("audit: SetTau{} model={} peer={} from=({}) to=({}) revision={} ttl={}s",
                change.dry_run ? " (dry run)" : "", model, peer, before,
-               Describe(to->state.settings), to->state.settings.revision,
+               Describe(to->state.settings, modules), to->state.settings.revision,
                std::chrono::duration<double>(change.ttl).count());
 }
 
@@ -58,7 +61,7 @@ void RunSetTau(Engine& engine, UnaryCall* call, const std::string& model, const 
   }
   const auto before = engine.GetTau(model);
   const auto after = engine.SetTau(model, change);
-  Audit(call->peer(), model, before, after, change);
+  Audit(call->peer(), **served, before, after, change);
   if (!after.ok()) {
     call->Fail(after.status());
     return;

@@ -115,9 +115,9 @@ void RunningBatch::DropStopped(float* x, size_t stride) {
       Stop(sequence, running_[i].failure);
     } else if (sequence.cancelled != nullptr &&
                sequence.cancelled->load(std::memory_order_relaxed)) {
-      Stop(sequence, absl::CancelledError("Request cancelled"));
+      Stop(sequence, RequestCancelled());
     } else if (now >= sequence.deadline) {
-      Stop(sequence, absl::DeadlineExceededError("Request timeout expired"));
+      Stop(sequence, RequestTimedOut());
     } else {
       if (rows_[i].first != row) {
         std::memmove(x + row * stride, x + rows_[i].first * stride,

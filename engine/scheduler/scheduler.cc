@@ -23,9 +23,7 @@ uint64_t Microseconds(std::chrono::nanoseconds time) {
 }
 
 absl::Status WhyDead(const Call& call) {
-  return call.cancelled.load(std::memory_order_relaxed)
-             ? absl::CancelledError("Request was cancelled")
-             : absl::DeadlineExceededError("Request timeout expired");
+  return call.cancelled.load(std::memory_order_relaxed) ? RequestCancelled() : RequestTimedOut();
 }
 
 StepStats EmptyStats(const ModelInfo& info) {

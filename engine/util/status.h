@@ -43,6 +43,18 @@ inline absl::Status Annotate(const absl::Status& status, std::string_view where)
   return absl::Status(status.code(), fmt::format("{}: {}", where, Message(status)));
 }
 
+// What every part says where it ends a request.
+inline absl::Status RequestCancelled() { return absl::CancelledError("Request was cancelled"); }
+inline absl::Status RequestTimedOut() {
+  return absl::DeadlineExceededError("Request timeout expired");
+}
+// As Triton has it. `version` "" is any.
+inline absl::Status UnknownModel(std::string_view model, std::string_view version = "") {
+  return absl::NotFoundError(
+      fmt::format("Request for unknown model: '{}'{} is not found", model,
+                  version.empty() ? "" : fmt::format(" version '{}'", version)));
+}
+
 }  // namespace dimmer
 
 #endif  // DIMMER_ENGINE_UTIL_STATUS_H_

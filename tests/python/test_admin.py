@@ -134,3 +134,23 @@ def test_unknown_model(admin, stubs):
     with pytest.raises(grpc.RpcError) as caught:
         admin.SetTau(stubs.admin.SetTauRequest(model="void", default_tau=0.1))
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_each_change_leaves_one_audit_line(stubs):
+    with harness.Server(harness.MODELS) as server:
+        with grpc.insecure_channel(server.target("admin")) as channel:
+            admin = stubs.admin_grpc.AdminStub(channel)
+            layers = [{"layer": 2, "module": "ffn", "tau": 0.5}]
+            admin.SetTau(
+                stubs.admin.SetTauRequest(model="emotion", default_tau=0.25, layers=layers)
+            )
+        ended = server.terminate()
+    lines = [line for line in ended.output.splitlines() if "audit:" in line]
+    assert len(lines) == 1, ended.output
+    for part in (
+        "SetTau model=emotion peer=",
+        "from=(default_tau=",
+        "to=(default_tau=0.25 min_tau=0 max_tau=1 layer2.ffn=0.5)",
+        "revision=2",
+    ):
+        assert part in lines[0]
