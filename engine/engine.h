@@ -93,6 +93,9 @@ struct TauPrediction {  // at settings.default_tau, from the calibration; absent
 
 struct TauAnswer {
   TauState state;  // in force (dry_run: as it would be)
+  // Set where temporary values of an earlier change, which would have ended then, now end at
+  // state.expires.
+  std::optional<std::chrono::system_clock::time_point> moved_expiry;
   std::optional<TauPrediction> predicted;
 };
 

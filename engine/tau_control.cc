@@ -249,6 +249,9 @@ absl::StatusOr<TauAnswer> TauControl::Set(const std::string& model, const TauCha
   DIMMER_RETURN_IF_ERROR(CheckTtl(change, overrides));
   if (overrides.empty()) return Answer(entry, record);
 
+  TauOverrides earlier = record.temporary;
+  Clear(overrides, earlier);
+  const auto earlier_expires = record.expires;
   record = Changed(record, overrides, change.ttl, now);
   const TauSettings lasting = Apply(entry.initial, record.permanent, entry.modules);
   if (change.ttl.count() == 0) DIMMER_RETURN_IF_ERROR(CheckOrder(lasting, entry.modules));
@@ -256,6 +259,7 @@ absl::StatusOr<TauAnswer> TauControl::Set(const std::string& model, const TauCha
       CheckOrder(Apply(lasting, record.temporary, entry.modules), entry.modules));
   Resolve(model, record, entry);
   TauAnswer answer = Answer(entry, record);
+  if (!earlier.empty() && record.expires != earlier_expires) answer.moved_expiry = earlier_expires;
   if (change.dry_run) return answer;
   DIMMER_RETURN_IF_ERROR(store_.Write(records));
   {
@@ -288,7 +292,9 @@ TauControl::View TauControl::Look(const Entry& entry, const TauRecord& record) c
 
 TauAnswer TauControl::Answer(const Entry& entry, const TauRecord& record) const {
   const View view = Look(entry, record);
-  TauAnswer answer{.state = {.settings = view.settings, .expires = view.expires}, .predicted = {}};
+  TauAnswer answer{.state = {.settings = view.settings, .expires = view.expires},
+                   .moved_expiry = {},
+                   .predicted = {}};
   if (entry.calibration.empty()) return answer;
   const CalibrationPoint point = entry.calibration.At(view.settings.default_tau);
   answer.predicted = TauPrediction{.flop_fraction = point.flop_fraction,

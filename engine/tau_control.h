@@ -37,7 +37,8 @@ class TauControl {
   void Register(const std::string& model, const TauSettings& initial, const ModelInfo& info);
 
   // As Engine::SetTau and Engine::GetTau. A change for good sets its fields for good, and ends
-  // temporary values of the same fields; one with a ttl replaces the running ttl. The bounds are
+  // temporary values of the same fields; one with a ttl replaces the running ttl of all of
+  // the model's temporary values, and the answer says where it did so for others. The bounds are
   // never adapted to a default, nor a default to the bounds: what would leave default_tau or a
   // layer's tau outside them is refused. FailedPrecondition: the model has no experts.
   absl::StatusOr<TauAnswer> Set(const std::string& model, const TauChange& change);

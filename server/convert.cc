@@ -165,6 +165,16 @@ absl::StatusOr<TauChange> ToTauChange(const v1::SetTauRequest& request) {
   return change;
 }
 
+namespace {
+
+google::protobuf::Timestamp ToTimestamp(std::chrono::system_clock::time_point time) {
+  const auto since_epoch =
+      std::chrono::duration_cast<std::chrono::microseconds>(time.time_since_epoch());
+  return google::protobuf::util::TimeUtil::MicrosecondsToTimestamp(since_epoch.count());
+}
+
+}  // namespace
+
 void FromTauState(const TauState& state, const CostModel& cost, v1::TauSettings* out) {
   const TauSettings& settings = state.settings;
   out->set_default_tau(settings.default_tau);
@@ -179,16 +189,14 @@ void FromTauState(const TauState& state, const CostModel& cost, v1::TauSettings*
     layer->set_tau(settings.layer_tau[i]);
   }
   out->set_revision(settings.revision);
-  if (state.expires.has_value()) {
-    const auto since_epoch =
-        std::chrono::duration_cast<std::chrono::microseconds>(state.expires->time_since_epoch());
-    *out->mutable_expires() =
-        google::protobuf::util::TimeUtil::MicrosecondsToTimestamp(since_epoch.count());
-  }
+  if (state.expires.has_value()) *out->mutable_expires() = ToTimestamp(*state.expires);
 }
 
 void FromTauAnswer(const TauAnswer& answer, const CostModel& cost, v1::SetTauResponse* out) {
   FromTauState(answer.state, cost, out->mutable_settings());
+  if (answer.moved_expiry.has_value()) {
+    *out->mutable_moved_expiry() = ToTimestamp(*answer.moved_expiry);
+  }
   if (!answer.predicted.has_value()) return;
   v1::Prediction* predicted = out->mutable_predicted();
   predicted->set_flop_fraction(answer.predicted->flop_fraction);

@@ -193,6 +193,31 @@ TEST_F(TauControlTest, ATtlEnds) {
   EXPECT_EQ(Set({.default_tau = 0.3, .if_revision = 4}).settings.revision, 5u);
 }
 
+TEST_F(TauControlTest, AnotherTtlSaysWhoseEndItMoves) {
+  const auto set = [&](const TauChange& change) {
+    const auto answer = control_->Set("m", change);
+    EXPECT_TRUE(answer.ok()) << answer.status();
+    return answer.ok() ? *answer : TauAnswer{};
+  };
+  EXPECT_FALSE(set({.max_tau = 0.6, .ttl = seconds(10)}).moved_expiry.has_value());
+  const TimePoint first = now_ + seconds(10);
+  now_ += seconds(5);
+  EXPECT_FALSE(set({.max_tau = 0.7, .ttl = seconds(5)}).moved_expiry.has_value()) << "the same end";
+  EXPECT_FALSE(set({.max_tau = 0.7, .ttl = seconds(6)}).moved_expiry.has_value()) << "its own";
+  set({.max_tau = 0.7, .ttl = seconds(5)});
+  TauAnswer answer = set({.default_tau = 0.5, .ttl = seconds(60), .dry_run = true});
+  EXPECT_EQ(answer.moved_expiry, first);
+  answer = set({.default_tau = 0.5, .ttl = seconds(60)});
+  EXPECT_EQ(answer.moved_expiry, first);
+  EXPECT_EQ(answer.state.expires, now_ + seconds(60));
+  EXPECT_FALSE(set({.min_tau = 0.1}).moved_expiry.has_value()) << "for good: nothing is moved";
+  now_ += seconds(59);
+  EXPECT_EQ(Get().settings.max_tau, 0.7) << "one end for all";
+  now_ += seconds(1);
+  EXPECT_EQ(Get().settings.max_tau, 1);
+  EXPECT_FALSE(set({.default_tau = 0.5, .ttl = seconds(60)}).moved_expiry.has_value());
+}
+
 TEST_F(TauControlTest, AChangeForGoodEndsTheTemporaryValueOfItsField) {
   Set({.default_tau = 0.5, .max_tau = 0.6, .ttl = seconds(10)});
   TauState state = Set({.default_tau = 0.3});
