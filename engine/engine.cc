@@ -81,8 +81,10 @@ class Engine::Impl {
     const size_t weight = std::max<size_t>(SequenceCount(request), 1);
     // Shared, because a std::function must be copyable.
     auto walk = std::make_shared<Walk>(Walk{std::move(request), std::move(done), state});
-    const absl::Status added =
-        front_.Add(weight, [this, walk](bool closing) { Start(walk, closing); });
+    absl::Status added = CheckTextSizes(walk->request);
+    if (added.ok()) {
+      added = front_.Add(weight, [this, walk](bool closing) { Start(walk, closing); });
+    }
     if (!added.ok()) {
       walk->request = {.model = std::move(walk->request.model)};  // a refusal holds no texts
       front_.Post([walk, added] { Refuse(*walk, nullptr, added); });

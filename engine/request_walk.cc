@@ -27,16 +27,7 @@ absl::Status CheckTexts(const Request& request, const LoadedModel& model) {
     return absl::InvalidArgumentError(
         fmt::format("texts: model {} has no tokenizer, it takes token ids only", model.name()));
   }
-  const auto check = [](const char* field, const std::vector<std::string>& texts) {
-    for (size_t i = 0; i < texts.size(); ++i) {
-      if (texts[i].size() <= kMaxTextBytes) continue;
-      return absl::InvalidArgumentError(fmt::format("{}[{}] has {} bytes, at most {} are taken",
-                                                    field, i, texts[i].size(), kMaxTextBytes));
-    }
-    return absl::OkStatus();
-  };
-  DIMMER_RETURN_IF_ERROR(check("texts", request.texts));
-  return check("text_pairs", request.text_pairs);
+  return CheckTextSizes(request);
 }
 
 absl::Status CheckTokenIds(const Request& request, const LoadedModel& model) {
@@ -88,6 +79,19 @@ absl::StatusOr<Encoding> Encode(const Request& request, const LoadedModel& model
 
 size_t SequenceCount(const Request& request) {
   return request.texts.empty() ? request.token_ids.size() : request.texts.size();
+}
+
+absl::Status CheckTextSizes(const Request& request) {
+  const auto check = [](const char* field, const std::vector<std::string>& texts) {
+    for (size_t i = 0; i < texts.size(); ++i) {
+      if (texts[i].size() <= kMaxTextBytes) continue;
+      return absl::InvalidArgumentError(fmt::format("{}[{}] has {} bytes, at most {} are taken",
+                                                    field, i, texts[i].size(), kMaxTextBytes));
+    }
+    return absl::OkStatus();
+  };
+  DIMMER_RETURN_IF_ERROR(check("texts", request.texts));
+  return check("text_pairs", request.text_pairs);
 }
 
 absl::Status CheckRequest(const Request& request, const LoadedModel& model) {

@@ -33,6 +33,10 @@ struct LoadedModel {
 // Number of texts (or rows of token_ids).
 size_t SequenceCount(const Request& request);
 
+// What can be refused without the model, before the request waits anywhere and holds its texts.
+// InvalidArgument names the text.
+absl::Status CheckTextSizes(const Request& request);
+
 // What can be refused without work. InvalidArgument names the field.
 absl::Status CheckRequest(const Request& request, const LoadedModel& model);
 

@@ -39,11 +39,18 @@ absl::Status CheckUtf8(const std::string& name, const std::vector<std::string>& 
   return absl::OkStatus();
 }
 
+// By the shape alone: nothing is read for a call that is too large.
+absl::Status CheckRows(const OipInputs& inputs, const std::string& name, size_t max_texts) {
+  DIMMER_ASSIGN_OR_RETURN(const int64_t rows, inputs.Rows(name));
+  return CheckCount("input " + name, static_cast<size_t>(rows), max_texts);
+}
+
 absl::Status DecodeTexts(const OipInputs& inputs, size_t max_texts, Request& request) {
+  DIMMER_RETURN_IF_ERROR(CheckRows(inputs, "text", max_texts));
   DIMMER_ASSIGN_OR_RETURN(request.texts, inputs.Bytes("text"));
-  DIMMER_RETURN_IF_ERROR(CheckCount("input text", request.texts.size(), max_texts));
   DIMMER_RETURN_IF_ERROR(CheckUtf8("text", request.texts));
   if (!inputs.Has("text_pair")) return absl::OkStatus();
+  DIMMER_RETURN_IF_ERROR(CheckRows(inputs, "text_pair", max_texts));
   DIMMER_ASSIGN_OR_RETURN(request.text_pairs, inputs.Bytes("text_pair"));
   if (request.text_pairs.size() != request.texts.size()) {
     return absl::InvalidArgumentError(
@@ -72,6 +79,7 @@ absl::StatusOr<int64_t> RowLength(const OipInputs::Matrix& mask, int64_t row) {
 
 absl::Status DecodeIds(const OipInputs& inputs, const ModelInfo& info, size_t max_texts,
                        Request& request) {
+  DIMMER_RETURN_IF_ERROR(CheckRows(inputs, "input_ids", max_texts));
   DIMMER_ASSIGN_OR_RETURN(const OipInputs::Matrix ids, inputs.Int64Matrix("input_ids"));
   DIMMER_ASSIGN_OR_RETURN(const OipInputs::Matrix mask, inputs.Int64Matrix("attention_mask"));
   if (ids.rows != mask.rows || ids.columns != mask.columns) {
@@ -80,7 +88,6 @@ absl::Status DecodeIds(const OipInputs& inputs, const ModelInfo& info, size_t ma
                     "[{}, {}]",
                     mask.rows, mask.columns, ids.rows, ids.columns));
   }
-  DIMMER_RETURN_IF_ERROR(CheckCount("input input_ids", static_cast<size_t>(ids.rows), max_texts));
   for (int64_t row = 0; row < ids.rows; ++row) {
     DIMMER_ASSIGN_OR_RETURN(const int64_t length, RowLength(mask, row));
     if (length > info.max_tokens) {

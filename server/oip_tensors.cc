@@ -41,6 +41,11 @@ absl::StatusOr<std::vector<std::string>> RawBytes(std::string_view name, const s
   std::vector<std::string> values;
   size_t at = 0;
   while (at < raw.size()) {
+    if (static_cast<int64_t>(values.size()) == elements) {
+      return Wrong(name, fmt::format("found {} bytes after the {} elements of the shape, expected "
+                                     "none",
+                                     raw.size() - at, elements));
+    }
     uint32_t length = 0;
     if (raw.size() - at < sizeof(length)) {
       return Wrong(name, fmt::format("found {} bytes at offset {}, expected a 4-byte length",
@@ -125,6 +130,15 @@ absl::StatusOr<const OipInputs::Input*> OipInputs::Get(std::string_view name,
                           rank == 1 ? "[N]" : "[N, T]"));
   }
   return input;
+}
+
+absl::StatusOr<int64_t> OipInputs::Rows(std::string_view name) const {
+  const Input* input = Find(name);
+  if (input == nullptr) return Wrong(name, "not found, expected it");
+  if (input->tensor->shape_size() == 0)
+    return Wrong(name, "found shape [], expected [N] or [N, T]");
+  DIMMER_RETURN_IF_ERROR(Elements(*input->tensor).status());
+  return input->tensor->shape(0);
 }
 
 absl::StatusOr<std::vector<std::string>> OipInputs::Bytes(std::string_view name) const {

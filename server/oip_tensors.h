@@ -27,6 +27,9 @@ class OipInputs {
   // InvalidArgument if there is an input that is not among `known`.
   absl::Status OnlyThese(std::span<const std::string_view> known) const;
 
+  // N by the shape, to be bounded before the contents are read. InvalidArgument: absent, no shape.
+  absl::StatusOr<int64_t> Rows(std::string_view name) const;
+
   // A BYTES tensor [N]. InvalidArgument names the input and what is wrong: absent, datatype, shape,
   // length of the contents, an element that overruns them.
   absl::StatusOr<std::vector<std::string>> Bytes(std::string_view name) const;

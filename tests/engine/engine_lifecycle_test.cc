@@ -129,6 +129,19 @@ TEST_F(HeldFrontTest, WhatWaitsForATokenizerIsBoundedToo) {
   EXPECT_TRUE(waiting.Await().status.ok());
 }
 
+TEST_F(HeldFrontTest, ATextThatIsTooLongDoesNotWaitForATokenizer) {
+  Hold(1);
+  HoldFront();
+  Pending large = Submit(*engine_, {.model = "m", .texts = {std::string((1 << 20) + 1, 'a')}});
+  Pending small = Submit(*engine_, Text());  // the queue of one is still empty
+  front_.Open();
+  const Response refused = large.Await();
+  EXPECT_EQ(refused.status.code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(refused.status.message(), "texts[0] has 1048577 bytes, at most 1048576 are taken");
+  observer_.turnstile.Open();
+  EXPECT_TRUE(small.Await().status.ok());
+}
+
 TEST_F(HeldFrontTest, DestructionAnswersWhatWaitsForATokenizer) {
   Hold();
   HoldFront();

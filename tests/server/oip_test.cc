@@ -135,8 +135,9 @@ TEST(OipTensorsTest, MalformedBytesAreNamed) {
        "BYTES",
        {1},
        Framed({"a", "b"}),
-       "found 2 elements in the contents, expected 1"},
-      {"trailing bytes", "BYTES", {1}, Framed({"a"}) + "x", "found 1 bytes at offset 5"},
+       "found 5 bytes after the 1 elements of the shape"},
+      {"trailing bytes", "BYTES", {1}, Framed({"a"}) + "x", "found 1 bytes after the 1 elements"},
+      {"none by the shape", "BYTES", {0}, Framed({"a"}), "found 5 bytes after the 0 elements"},
       {"datatype", "FP32", {1}, Framed({"a"}), "found datatype FP32, expected BYTES"},
       {"rank", "BYTES", {1, 1}, Framed({"a"}), "found shape [1, 1], expected [N]"},
       {"no rank", "BYTES", {}, Framed({"a"}), "found shape [], expected [N]"},
@@ -153,6 +154,24 @@ TEST(OipTensorsTest, MalformedBytesAreNamed) {
     EXPECT_THAT(Text(values.status()), HasSubstr(bad.named)) << bad.what;
     EXPECT_THAT(Text(values.status()), HasSubstr("text")) << bad.what;
   }
+}
+
+TEST(OipTensorsTest, TheShapeIsBoundedBeforeTheContentsAreRead) {
+  ModelInferRequest request;
+  // Contents that no reader gets through: what is said is about the shape.
+  AddRaw(request, "text", "BYTES", {9}, "broken");
+  EXPECT_THAT(Text(DecodeInfer(request, Classifier(), 8).status()),
+              HasSubstr("input text: found 9, expected 1 to 8"));
+  request.Clear();
+  AddRaw(request, "text", "BYTES", {1}, Framed({"a"}));
+  AddRaw(request, "text_pair", "BYTES", {9}, "broken");
+  EXPECT_THAT(Text(DecodeInfer(request, Classifier(), 8).status()),
+              HasSubstr("input text_pair: found 9, expected 1 to 8"));
+  request.Clear();
+  AddRaw(request, "input_ids", "INT64", {9, 4}, "broken");
+  AddRaw(request, "attention_mask", "INT64", {9, 4}, "broken");
+  EXPECT_THAT(Text(DecodeInfer(request, Classifier(), 8).status()),
+              HasSubstr("input input_ids: found 9, expected 1 to 8"));
 }
 
 TEST(OipTensorsTest, MalformedMatricesAreNamed) {
