@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <utility>
 
 #include "engine/text/utf8.h"
@@ -17,6 +18,10 @@ absl::Status CheckUtf8(std::string_view text, std::string_view which) {
       fmt::format("{} is not valid UTF-8: found byte 0x{:02x} at offset {}", which,
                   static_cast<unsigned char>(text[*offset]), *offset));
 }
+
+constexpr size_t kAllTokens = std::numeric_limits<size_t>::max();
+// A text that will be cut is tokenized in parts of about this size.
+constexpr size_t kPartBytes = 4096;
 
 // Cuts the longer of the two, token by token from its end, until both fit: as "longest_first" of
 // Hugging Face.
@@ -105,12 +110,23 @@ absl::StatusOr<Encoding> WordPiece::Encode(std::string_view text,
                                            const EncodeOptions& options) const {
   DIMMER_RETURN_IF_ERROR(CheckUtf8(text, "text"));
   if (pair) DIMMER_RETURN_IF_ERROR(CheckUtf8(*pair, "text_pair"));
-  std::vector<int32_t> a, b;
-  a.reserve(text.size() / 4 + 2);
-  Tokenize(text, a);
-  if (pair) Tokenize(*pair, b);
-
   const size_t special = options.add_special_tokens ? (pair ? 3 : 2) : 0;
+  // What is cut anyway need not be tokenized: one token more than there is room for says as much as
+  // all of them do.
+  const bool cuts = options.truncate && options.max_tokens > 0 && options.max_tokens >= special;
+  const size_t enough = cuts ? options.max_tokens - special + 1 : kAllTokens;
+  std::vector<int32_t> a, b;
+  a.reserve(std::min(text.size() / 4 + 2, enough));
+  const bool a_whole = Tokenize(text, enough, a);
+  const bool b_whole = !pair || Tokenize(*pair, enough, b);
+  if (!a_whole && !b_whole && enough % 2 == 0) {
+    // An odd room is shared out by which of the two is longer.
+    a.clear();
+    b.clear();
+    Tokenize(text, kAllTokens, a);
+    Tokenize(*pair, kAllTokens, b);
+  }
+
   Encoding encoding;
   if (options.max_tokens > 0 && a.size() + b.size() + special > options.max_tokens) {
     const size_t room = options.max_tokens > special ? options.max_tokens - special : 0;
@@ -152,7 +168,7 @@ const WordPiece::Special* WordPiece::SpecialAt(std::string_view text, size_t off
   return nullptr;
 }
 
-void WordPiece::Tokenize(std::string_view text, std::vector<int32_t>& ids) const {
+bool WordPiece::Tokenize(std::string_view text, size_t enough, std::vector<int32_t>& ids) const {
   size_t begin = 0;
   size_t at = text.find_first_of(special_starts_);
   while (at != std::string_view::npos) {
@@ -161,24 +177,41 @@ void WordPiece::Tokenize(std::string_view text, std::vector<int32_t>& ids) const
       at = text.find_first_of(special_starts_, at + 1);
       continue;
     }
-    TokenizePlain(text.substr(begin, at - begin), ids);
+    if (!TokenizePlain(text.substr(begin, at - begin), enough, ids)) return false;
     ids.push_back(special->id);
+    if (ids.size() >= enough) return false;
     begin = at + special->text.size();
     at = text.find_first_of(special_starts_, begin);
   }
-  TokenizePlain(text.substr(begin), ids);
+  return TokenizePlain(text.substr(begin), enough, ids);
 }
 
-void WordPiece::TokenizePlain(std::string_view text, std::vector<int32_t>& ids) const {
+bool WordPiece::TokenizePlain(std::string_view text, size_t enough,
+                              std::vector<int32_t>& ids) const {
+  while (enough != kAllTokens && text.size() > kPartBytes) {
+    // Words end at a blank, and what the normalizer does to either side does not reach across it.
+    const size_t blank = text.find(' ', kPartBytes);
+    if (blank == std::string_view::npos) break;
+    TokenizePart(text.substr(0, blank), enough, ids);
+    if (ids.size() >= enough) return false;
+    text.remove_prefix(blank);
+  }
+  TokenizePart(text, enough, ids);
+  return ids.size() < enough;
+}
+
+void WordPiece::TokenizePart(std::string_view text, size_t enough,
+                             std::vector<int32_t>& ids) const {
   const bool ascii = std::all_of(text.begin(), text.end(), [](char c) { return (c & 0x80) == 0; });
   if (ascii && options_.normalizer.clean_text) {
-    TokenizeAscii(text, ids);
+    TokenizeAscii(text, enough, ids);
   } else {
-    TokenizeUnicode(text, ids);
+    TokenizeUnicode(text, enough, ids);
   }
 }
 
-void WordPiece::TokenizeAscii(std::string_view text, std::vector<int32_t>& ids) const {
+void WordPiece::TokenizeAscii(std::string_view text, size_t enough,
+                              std::vector<int32_t>& ids) const {
   const bool lowercase = options_.normalizer.lowercase;
   std::string word;
   const auto flush = [&] {
@@ -186,6 +219,7 @@ void WordPiece::TokenizeAscii(std::string_view text, std::vector<int32_t>& ids) 
     word.clear();
   };
   for (const char c : text) {
+    if (ids.size() >= enough) return;
     switch (kAsciiKinds[static_cast<unsigned char>(c)]) {
       case AsciiKind::kDrop:
         break;
@@ -204,7 +238,8 @@ void WordPiece::TokenizeAscii(std::string_view text, std::vector<int32_t>& ids) 
   flush();
 }
 
-void WordPiece::TokenizeUnicode(std::string_view text, std::vector<int32_t>& ids) const {
+void WordPiece::TokenizeUnicode(std::string_view text, size_t enough,
+                                std::vector<int32_t>& ids) const {
   std::u32string normalized;
   NormalizeBert(text, options_.normalizer, normalized);
   std::string word;
@@ -217,6 +252,7 @@ void WordPiece::TokenizeUnicode(std::string_view text, std::vector<int32_t>& ids
   for (const char32_t c : normalized) {
     const CharClass kind = ClassOf(c);
     if (kind != CharClass::kWord) flush();
+    if (ids.size() >= enough) return;
     if (kind == CharClass::kSpace) continue;
     AppendUtf8(c, word);
     ++characters;

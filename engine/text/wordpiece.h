@@ -56,11 +56,13 @@ class WordPiece : public Tokenizer {
   };
 
   WordPiece() = default;
-  void Tokenize(std::string_view text, std::vector<int32_t>& ids) const;
+  // Appends the tokens of `text`; once there are `enough` it may stop, and returns false.
+  bool Tokenize(std::string_view text, size_t enough, std::vector<int32_t>& ids) const;
   const Special* SpecialAt(std::string_view text, size_t offset) const;
-  void TokenizePlain(std::string_view text, std::vector<int32_t>& ids) const;
-  void TokenizeAscii(std::string_view text, std::vector<int32_t>& ids) const;
-  void TokenizeUnicode(std::string_view text, std::vector<int32_t>& ids) const;
+  bool TokenizePlain(std::string_view text, size_t enough, std::vector<int32_t>& ids) const;
+  void TokenizePart(std::string_view text, size_t enough, std::vector<int32_t>& ids) const;
+  void TokenizeAscii(std::string_view text, size_t enough, std::vector<int32_t>& ids) const;
+  void TokenizeUnicode(std::string_view text, size_t enough, std::vector<int32_t>& ids) const;
   void AppendWord(std::string_view word, size_t characters, std::vector<int32_t>& ids) const;
 
   WordPieceOptions options_;

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <random>
 
 namespace dimmer {
 namespace {
@@ -143,6 +144,58 @@ TEST(WordPieceTest, TooLongIsAnErrorWithBothLengthsOrCut) {
   EXPECT_EQ(cut->ids, (std::vector<int32_t>{2, 5, 6, 3}));
   EXPECT_EQ(tokenizer->Encode("the", "a", {.max_tokens = 2, .truncate = true}).status().code(),
             absl::StatusCode::kInvalidArgument);  // no room for the special tokens alone
+}
+
+// What truncation makes of the tokens of both texts, from all of them.
+std::vector<int32_t> CutFromAll(std::vector<int32_t> a, std::vector<int32_t> b, bool pair,
+                                size_t max_tokens) {
+  const size_t room = max_tokens - (pair ? 3 : 2);
+  const bool a_is_longer = a.size() > b.size();
+  // The longer one loses first; once both are longer than a half, each gets one, the longer one
+  // (the second of equals) the odd token.
+  std::vector<int32_t>& longer = a_is_longer ? a : b;
+  std::vector<int32_t>& shorter = a_is_longer ? b : a;
+  if (a.size() + b.size() > room) {
+    if (shorter.size() > room / 2) shorter.resize(room / 2);
+    longer.resize(room - shorter.size());
+  }
+  std::vector<int32_t> ids = {2};
+  ids.insert(ids.end(), a.begin(), a.end());
+  ids.push_back(3);
+  if (pair) {
+    ids.insert(ids.end(), b.begin(), b.end());
+    ids.push_back(3);
+  }
+  return ids;
+}
+
+TEST(WordPieceTest, ACutTextIsTheSameAsIfAllOfItHadBeenTokenized) {
+  const auto tokenizer = Make(TinyVocab());
+  const std::vector<std::string> words = {
+      "the ",   "light ",         "unaffable", " ",   "unaff\u00e9able ", "[MASK]", ". ", "a\t",
+      "\u4e2d", "\u0301 \u0323 ", "zzz ",      "[CLS"};
+  std::mt19937 random(7);
+  const auto text = [&](size_t parts) {
+    std::string made;
+    for (size_t i = 0; i < parts; ++i) made += words[random() % words.size()];
+    return made;
+  };
+  for (int round = 0; round < 300; ++round) {
+    const std::string a = text(random() % (round % 3 == 0 ? 3000 : 30));
+    const std::string b = text(random() % (round % 2 == 0 ? 3000 : 30));
+    const std::vector<int32_t> all_a = Ids(*tokenizer, a), all_b = Ids(*tokenizer, b);
+    for (const size_t max_tokens : {3u, 4u, 5u, 16u, 17u, 512u, 4001u}) {
+      const EncodeOptions options{.max_tokens = max_tokens, .truncate = true};
+      const auto alone = tokenizer->Encode(a, std::nullopt, options);
+      ASSERT_TRUE(alone.ok()) << alone.status();
+      ASSERT_EQ(alone->ids, CutFromAll(all_a, {}, false, max_tokens)) << a;
+      EXPECT_EQ(alone->truncated, all_a.size() + 2 > max_tokens);
+      const auto both = tokenizer->Encode(a, b, options);
+      ASSERT_TRUE(both.ok()) << both.status();
+      ASSERT_EQ(both->ids, CutFromAll(all_a, all_b, true, max_tokens)) << a << " and " << b;
+      EXPECT_EQ(both->truncated, all_a.size() + all_b.size() + 3 > max_tokens);
+    }
+  }
 }
 
 TEST(WordPieceTest, TakesTheLongestPieceAndFallsBackToUnknown) {
