@@ -13,8 +13,9 @@
 namespace dimmer {
 namespace {
 
-constexpr int kThreads = 3;  // a scrape, a liveness and a readiness probe
-constexpr int kSeconds = 5;
+// Each holds one connection, so a few that say nothing must not keep a liveness probe waiting.
+constexpr int kThreads = 16;
+constexpr int kSeconds = 1;  // that a connection may say nothing, or take nothing
 
 }  // namespace
 
