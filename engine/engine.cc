@@ -232,19 +232,22 @@ Engine::Ticket Engine::Submit(Request request, std::function<void(Response)> don
   return impl_->Submit(std::move(request), std::move(done));
 }
 
-absl::StatusOr<std::vector<Engine::Tokens>> Engine::Tokenize(const std::string& model,
-                                                             const std::vector<std::string>& texts,
-                                                             bool add_special_tokens) const {
+absl::StatusOr<std::vector<Engine::Tokens>> Engine::Tokenize(
+    const std::string& model, const std::vector<std::string>& texts, bool add_special_tokens,
+    const std::function<absl::Status()>& check) const {
   DIMMER_ASSIGN_OR_RETURN(const auto loaded, impl_->models().Find(model, ""));
   if (loaded->tokenizer == nullptr) {
     return absl::FailedPreconditionError(fmt::format("model {} has no tokenizer", model));
   }
+  size_t bytes = 0;
+  for (const std::string& text : texts) bytes += text.size();
+  if (bytes > kMaxTextBytes) {
+    return absl::InvalidArgumentError(fmt::format(
+        "texts have {} bytes in all, at most {} are taken in one call", bytes, kMaxTextBytes));
+  }
   std::vector<Tokens> results(texts.size());
   for (size_t i = 0; i < texts.size(); ++i) {
-    if (texts[i].size() > kMaxTextBytes) {
-      return absl::InvalidArgumentError(fmt::format("texts[{}] has {} bytes, at most {} are taken",
-                                                    i, texts[i].size(), kMaxTextBytes));
-    }
+    DIMMER_RETURN_IF_ERROR(check());
     absl::StatusOr<Encoding> encoding = loaded->tokenizer->Encode(
         texts[i], std::nullopt, {.add_special_tokens = add_special_tokens});
     if (!encoding.ok()) return Annotate(encoding.status(), fmt::format("text {}", i));

@@ -137,14 +137,17 @@ class Engine {
   // `done` runs exactly once, on an engine thread, for refusals too; it must not block.
   Ticket Submit(Request request, std::function<void(Response)> done);
 
-  // Tokenizes on the calling thread.
+  // Tokenizes on the calling thread. `check` is asked before each text and ends the work if it
+  // fails. InvalidArgument names the text, or the bytes of all if they are more than 1 MiB: the
+  // answer can be a hundred times as large.
   struct Tokens {
     std::vector<int32_t> ids;
     std::vector<std::string> tokens;
   };
   absl::StatusOr<std::vector<Tokens>> Tokenize(const std::string& model,
                                                const std::vector<std::string>& texts,
-                                               bool add_special_tokens) const;
+                                               bool add_special_tokens,
+                                               const std::function<absl::Status()>& check) const;
 
   // NotFound; InvalidArgument (field named; min > max; default_tau or a layer's tau outside the
   // bounds, which are never adapted to one another); FailedPrecondition for a model without

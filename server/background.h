@@ -1,5 +1,5 @@
-// One thread for the little work that must not run on gRPC's few threads: tokenizing on request,
-// writing the state file.
+// A thread for the little work that must not run on gRPC's few threads: one for tokenizing on
+// request, one for writing the state file.
 //
 // Thread safety: Run() may be called from any thread.
 #ifndef DIMMER_SERVER_BACKGROUND_H_

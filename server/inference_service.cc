@@ -95,7 +95,8 @@ absl::Status SubmitEmbed(Engine& engine, UnaryCall* call, const v1::EmbedRequest
 
 void RunTokenize(const Engine& engine, UnaryCall* call, const v1::TokenizeRequest& request) {
   const auto tokens =
-      engine.Tokenize(request.model(), ToVector(request.texts()), request.add_special_tokens());
+      engine.Tokenize(request.model(), ToVector(request.texts()), request.add_special_tokens(),
+                      [call] { return call->StillWanted(); });
   if (!tokens.ok()) {
     call->Fail(tokens.status());
     return;

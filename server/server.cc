@@ -50,19 +50,20 @@ class Server::Parts {
         engine(std::move(own_engine)),
         readiness(engine.get()),
         engine_gauges(engine.get()),
-        background(kMaxBackgroundTasks),
+        tokenizing(kMaxBackgroundTasks),
+        changes(kMaxBackgroundTasks),
         shared{.readiness = &readiness, .metrics = metrics.get()},
         health(shared),
-        inference(engine.get(), &background, shared, config.max_texts),
+        inference(engine.get(), &tokenizing, shared, config.max_texts),
         oip(engine.get(), shared, config.id, config.max_texts),
-        admin(engine.get(), &background, shared) {}
+        admin(engine.get(), &changes, shared) {}
 
   std::unique_ptr<Metrics> metrics;  // the engine reports to it
   std::unique_ptr<Engine> engine;
   Readiness readiness;
   EngineCollector engine_gauges;
   ProcessCollector process_gauges;
-  Background background;
+  Background tokenizing, changes;  // clients' calls do not hold up the operator's
   CallShared shared;
   HealthService health;
   InferenceService inference;

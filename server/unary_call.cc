@@ -29,6 +29,10 @@ class UnaryCall::CancelSlot {
       set_ = true;
     }
   }
+  bool cancelled() {
+    const std::lock_guard lock(mutex_);
+    return cancelled_;
+  }
   void Cancel() {
     const std::lock_guard lock(mutex_);
     cancelled_ = true;
@@ -58,6 +62,11 @@ std::chrono::steady_clock::time_point UnaryCall::deadline() const {
   // gRPC's "never" is far away, not max(); beyond a century the clocks' sums could overflow.
   if (left > std::chrono::hours(24 * 36500)) return steady_clock::time_point::max();
   return steady_clock::now() + std::chrono::duration_cast<steady_clock::duration>(left);
+}
+
+absl::Status UnaryCall::StillWanted() const {
+  if (cancel_->cancelled()) return RequestCancelled();
+  return deadline() <= std::chrono::steady_clock::now() ? RequestTimedOut() : absl::OkStatus();
 }
 
 void UnaryCall::SetModel(const std::string& model, const std::string& version) {

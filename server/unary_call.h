@@ -48,6 +48,9 @@ class UnaryCall : public grpc::ServerUnaryReactor {
 
   // When the client stops waiting; max() if it never does.
   std::chrono::steady_clock::time_point deadline() const;
+  // Cancelled: the client has left, or a drain has run out of patience. DeadlineExceeded. To be
+  // asked before the answer, by work that does not go to the engine.
+  absl::Status StillWanted() const;
   std::string peer() const { return context_->peer(); }
   Metrics& metrics() const { return *shared_.metrics; }
 

@@ -78,6 +78,11 @@ class EngineTest : public testing::Test {
     const absl::Status status = engine_->Load(Write(bert, model, version));
     ASSERT_TRUE(status.ok()) << status;
   }
+  absl::StatusOr<std::vector<Engine::Tokens>> Tokenize(const std::string& model,
+                                                       const std::vector<std::string>& texts,
+                                                       bool add_special_tokens) {
+    return engine_->Tokenize(model, texts, add_special_tokens, [] { return absl::OkStatus(); });
+  }
   Response Ask(Request request) { return Submit(*engine_, std::move(request)).Await(); }
 
   TempDirectory temp_;

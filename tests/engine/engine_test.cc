@@ -101,24 +101,47 @@ TEST_F(EngineTest, BitsDoNotDependOnTheOtherTextsOfACall) {
 TEST_F(EngineTest, TokenIdsAnswerAsTheirTextDoes) {
   Start();
   Load(Converted(), "m");
-  const auto tokens = engine_->Tokenize("m", {"word57 ab"}, true);
+  const auto tokens = Tokenize("m", {"word57 ab"}, true);
   ASSERT_TRUE(tokens.ok()) << tokens.status();
   EXPECT_THAT(tokens->at(0).tokens, ElementsAre("[CLS]", "word57", "a", "##b", "[SEP]"));
   const Response by_text = Ask({.model = "m", .texts = {"word57 ab"}});
   const Response by_ids = Ask({.model = "m", .token_ids = {tokens->at(0).ids}});
   ASSERT_TRUE(by_ids.status.ok()) << by_ids.status;
   EXPECT_EQ(by_ids.results.at(0).logits, by_text.results.at(0).logits);
-  EXPECT_THAT(engine_->Tokenize("m", {"a"}, false)->at(0).tokens, ElementsAre("a"));
+  EXPECT_THAT(Tokenize("m", {"a"}, false)->at(0).tokens, ElementsAre("a"));
+}
+
+TEST_F(EngineTest, TokenizeEndsBetweenTextsWhenItIsNotWanted) {
+  Start();
+  Load(Converted(), "m");
+  int asked = 0;
+  const auto tokens = engine_->Tokenize("m", {"a", "\xff", "b"}, true, [&] {
+    return ++asked == 2 ? absl::CancelledError("enough") : absl::OkStatus();
+  });
+  EXPECT_EQ(tokens.status().code(), StatusCode::kCancelled) << "before the text that is not UTF-8";
+  EXPECT_EQ(asked, 2);
+}
+
+TEST_F(EngineTest, TokenizeBoundsTheWholeCall) {
+  Start();
+  Load(Converted(), "m");
+  std::vector<std::string> texts(4, std::string(1 << 18, 'a'));
+  EXPECT_TRUE(Tokenize("m", texts, true).ok());
+  texts.emplace_back("a");
+  const absl::Status large = Tokenize("m", texts, true).status();
+  EXPECT_EQ(large.code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(large.message(),
+            "texts have 1048577 bytes in all, at most 1048576 are taken in one call");
 }
 
 TEST_F(EngineTest, TokenizeNamesWhatIsWrong) {
   Start();
   Load(Converted(), "m");
-  EXPECT_EQ(engine_->Tokenize("x", {"a"}, true).status().code(), StatusCode::kNotFound);
-  const absl::Status invalid = engine_->Tokenize("m", {"a", "\xff"}, true).status();
+  EXPECT_EQ(Tokenize("x", {"a"}, true).status().code(), StatusCode::kNotFound);
+  const absl::Status invalid = Tokenize("m", {"a", "\xff"}, true).status();
   EXPECT_EQ(invalid.code(), StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(invalid.message()), HasSubstr("text 1"));
-  EXPECT_EQ(engine_->Tokenize("m", {std::string(2 << 20, 'a')}, true).status().code(),
+  EXPECT_EQ(Tokenize("m", {std::string(2 << 20, 'a')}, true).status().code(),
             StatusCode::kInvalidArgument);
 }
 
@@ -313,7 +336,7 @@ TEST_F(EngineTest, ACheckpointWithoutATokenizerServesTokenIds) {
   Load(bert, "m");
   EXPECT_TRUE(Ask({.model = "m", .token_ids = {{2, 7, 3}}}).status.ok());
   EXPECT_EQ(Ask({.model = "m", .texts = {"a"}}).status.code(), StatusCode::kInvalidArgument);
-  EXPECT_EQ(engine_->Tokenize("m", {"a"}, true).status().code(), StatusCode::kFailedPrecondition);
+  EXPECT_EQ(Tokenize("m", {"a"}, true).status().code(), StatusCode::kFailedPrecondition);
 }
 
 TEST_F(EngineTest, ATokenizerLargerThanTheEmbeddingIsRefused) {
