@@ -24,7 +24,9 @@ TEST(HttpServerTest, AFewBusyConnectionsDoNotStarveAProbe) {
   const auto get = [&](const char* path) {
     const auto answer = httplib::Client("127.0.0.1", *port).Get(path);
     EXPECT_TRUE(answer) << path;
-    if (answer) EXPECT_EQ(answer->status, 200);
+    if (answer) {
+      EXPECT_EQ(answer->status, 200);
+    }
   };
   constexpr size_t kHeld = 8;
   std::vector<std::thread> clients;
