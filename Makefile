@@ -31,11 +31,14 @@ demo: build  ## Serve models/ and classify texts at several budgets (ONCE=1 stop
 test: build  ## Build and run every test
 	@deploy/test.sh $(PRESET)
 
-check: lint  ## Lint; packages and image; every test under ASan and UBSan; engine and scheduler under TSan
-	@$(MAKE) --no-print-directory package
-	@deploy/test-package.sh
-	@$(MAKE) --no-print-directory test PRESET=asan
-	@$(MAKE) --no-print-directory test PRESET=tsan
+# Every step runs, whatever became of the ones before.
+check:  ## Lint; packages and image; every test under ASan and UBSan; engine and scheduler under TSan
+	@failed=; \
+	$(MAKE) --no-print-directory lint || failed+=" lint"; \
+	{ $(MAKE) --no-print-directory package && deploy/test-package.sh; } || failed+=" package"; \
+	$(MAKE) --no-print-directory test PRESET=asan || failed+=" asan"; \
+	$(MAKE) --no-print-directory test PRESET=tsan || failed+=" tsan"; \
+	if [[ $$failed ]]; then echo "*** make check failed in:$$failed" >&2; exit 1; fi
 
 package: deps  ## Make the Debian packages of the server and the demonstration model
 	@$(STEP) "Configure package" "start over: rm -r build/package" cmake --preset package
