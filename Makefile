@@ -10,16 +10,20 @@ export CCACHE_NOHASHDIR ?= 1
 STEP := deploy/step.sh
 PRESET ?= release
 
-.PHONY: help deps build demo test check package lint format clean
+.PHONY: help deps build-deps build demo test check package lint format clean
 help:  ## This list
 	@echo "Dimmer: an inference server with a compute budget per request."
 	@awk -F ':.*## ' '/^[a-z]*:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 
-deps:  ## Install the Debian packages that are missing (root or sudo only if any is)
+deps:  ## Install the missing Debian packages for build, tests and checks (root or sudo for it)
 	@$(STEP) "Debian packages" "see the lines above; the list is deploy/debian-packages.txt" \
 	    deploy/install-packages.sh
 
-build: deps  ## Build everything (PRESET=release, debug, asan or tsan) into build/PRESET
+build-deps:
+	@$(STEP) "Debian packages" "see the lines above; the list is deploy/debian-packages.txt" \
+	    deploy/install-packages.sh build server engine converter c++
+
+build: build-deps  ## Build everything (PRESET=release, debug, asan or tsan) into build/PRESET
 	@$(STEP) "Configure $(PRESET)" "read build/$(PRESET)/CMakeFiles/CMakeError.log, or start over: make clean" \
 	    cmake --preset $(PRESET)
 	@$(STEP) "Build $(PRESET)" "the first error above is the cause; 'make build' goes on where it stopped" \
@@ -28,7 +32,7 @@ build: deps  ## Build everything (PRESET=release, debug, asan or tsan) into buil
 demo: build  ## Serve models/ and classify texts at several budgets (ONCE=1 stops after that, PORT=8000)
 	@deploy/demo.sh
 
-test: build  ## Build and run every test
+test: deps build  ## Build and run every test
 	@deploy/test.sh $(PRESET)
 
 # Every step runs, whatever became of the ones before.
@@ -45,10 +49,10 @@ package: deps  ## Make the Debian packages of the server and the demonstration m
 	@$(STEP) "Build packages" "the first error above is the cause" cmake --build --preset package
 	@ls build/package/packages/*.deb
 
-lint: build  ## clang-format, clang-tidy, shellcheck, hadolint and ruff
+lint: deps build  ## clang-format, clang-tidy, shellcheck, hadolint and ruff
 	@deploy/lint.sh
 
-format:  ## Rewrite C++ and Python files in the house style
+format: deps  ## Rewrite C++ and Python files in the house style
 	@deploy/lint.sh --fix
 
 clean:  ## Remove build/

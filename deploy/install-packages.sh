@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # install-packages.sh [SECTION...]: installs what debian-packages.txt lists, or only what it lists
 # under the comments that begin with these words, and this machine lacks. Needs root, or sudo, only
-# for that.
+# for that. No service is started or enabled: Debian's prometheus would otherwise run as a daemon from
+# then on.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -42,5 +43,15 @@ if ((EUID != 0)); then
 fi
 echo "    apt-get installs ${#missing[@]} of ${#wanted[@]} (with ${as_root[*]:-root}): ${missing[*]}"
 "${as_root[@]}" apt-get update -q
+# Packages' scripts ask policy-rc.d before they start a service; 101 forbids it.
+policy=/usr/sbin/policy-rc.d
+if [[ ! -e $policy ]]; then
+  trap '"${as_root[@]}" rm -f "$policy"' EXIT
+  printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" install -m 755 /dev/stdin "$policy"
+fi
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
   apt-get install -y -q --no-install-recommends "${missing[@]}" < /dev/null
+# Their scripts also enable a service for the next start of the machine.
+if [[ " ${missing[*]} " == *" prometheus "* && -d /run/systemd/system ]]; then
+  "${as_root[@]}" systemctl disable --quiet prometheus
+fi

@@ -7,14 +7,20 @@ mapfile -t cpp < <(git ls-files '*.cc' '*.h')
 mapfile -t shell < <(git ls-files '*.sh' '.ci/run' 'deploy/debian/p*')
 failed=0
 
+for tool in clang-format clang-tidy shellcheck; do
+  if ! command -v "$tool" > /dev/null; then
+    echo "deploy/lint.sh: $tool is missing. Next: make deps" >&2
+    exit 1
+  fi
+done
 deploy/step.sh "Python environment" "check that pip reaches a package index" \
   deploy/python-venv.sh || exit 1
 
 if [[ ${1:-} == --fix ]]; then
-  clang-format -i "${cpp[@]}"
-  build/python/bin/ruff check --fix --quiet .
-  build/python/bin/ruff format --quiet .
-  exit
+  clang-format -i "${cpp[@]}" || failed=1
+  build/python/bin/ruff check --fix --quiet . || failed=1
+  build/python/bin/ruff format --quiet . || failed=1
+  exit $failed
 fi
 
 deploy/step.sh "clang-format" "make format" clang-format --dry-run -Werror "${cpp[@]}" || failed=1
