@@ -1,6 +1,7 @@
 #include "training/data.h"
 
 #include <absl/strings/str_join.h>
+#include <absl/strings/str_split.h>
 
 #include <algorithm>
 #include <optional>
@@ -77,6 +78,23 @@ struct Layout {
   size_t text = 0, label = 1, columns = 2;
 };
 
+// What data sets call their columns.
+constexpr std::string_view kTextNames[] = {"text",    "sentence", "review", "content",
+                                           "comment", "message",  "tweet",  "utterance"};
+constexpr std::string_view kLabelNames[] = {"label",   "labels", "sentiment", "class",
+                                            "emotion", "intent", "category",  "target"};
+
+bool IsOneOf(std::string_view name, std::span<const std::string_view> names) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+// Does a line of text;label name its columns instead?
+bool IsSemicolonHeader(std::string_view line) {
+  const size_t cut = line.rfind(';');
+  return cut != std::string_view::npos && IsOneOf(Lower(Trim(line.substr(0, cut))), kTextNames) &&
+         IsOneOf(Lower(Trim(line.substr(cut + 1))), kLabelNames);
+}
+
 // The layout that a header line states; nothing if the line is no header.
 std::optional<Layout> HeaderLayout(std::string_view line) {
   std::optional<size_t> text;
@@ -84,8 +102,8 @@ std::optional<Layout> HeaderLayout(std::string_view line) {
   const std::vector<std::string_view> columns = Columns(line);
   for (size_t i = 0; i < columns.size(); ++i) {
     const std::string name = Lower(columns[i]);
-    if (name == "text" || name == "sentence") text = i;
-    if (name == "label") label = i;
+    if (!text.has_value() && IsOneOf(name, kTextNames)) text = i;
+    if (!label.has_value() && IsOneOf(name, kLabelNames)) label = i;
   }
   if (!text.has_value() || !label.has_value()) return std::nullopt;
   return Layout{*text, *label, columns.size()};
@@ -112,6 +130,12 @@ std::string ParseLine(std::string_view line, DataFormat format, const Layout& la
   if (row.text.empty()) return "the text is empty";
   if (row.label.empty()) return "the label is empty";
   return "";
+}
+
+// Texts that differ in case or spaces alone are one text to an uncased tokenizer.
+std::string AsTheModelSeesIt(std::string_view text) {
+  return Lower(
+      absl::StrJoin(absl::StrSplit(text, absl::ByAnyChar(" \t\r\n\v\f"), absl::SkipEmpty()), " "));
 }
 
 }  // namespace
@@ -148,6 +172,8 @@ absl::StatusOr<std::vector<TextRow>> ParseRows(std::string_view content, DataFor
           layout = *header;
           continue;
         }
+      } else if (IsSemicolonHeader(line)) {
+        continue;
       }
     }
     TextRow row;
@@ -173,26 +199,54 @@ absl::StatusOr<std::vector<TextRow>> ReadRows(const std::string& path, DataForma
   return ParseRows(content, format, path);
 }
 
+absl::Status CheckFirstLabel(std::span<const TextRow> rows, const std::string& file) {
+  const TextRow& first = rows.front();
+  for (const TextRow& row : rows.subspan(1)) {
+    if (row.label == first.label) return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(fmt::format(
+      "{}:{}: the label \"{}\" occurs in this row alone: a header? Remove the line, or name its "
+      "columns \"text\" and \"label\"",
+      file, first.line, first.label));
+}
+
+std::string LabelCounts(std::span<const TextRow> rows) {
+  constexpr size_t kListed = 20;
+  std::map<std::string_view, uint64_t> counts;
+  for (const TextRow& row : rows) ++counts[row.label];
+  std::vector<std::string> parts;
+  for (const auto& [label, count] : counts) {
+    if (parts.size() == kListed) {
+      parts.push_back(fmt::format("and {} more", counts.size() - kListed));
+      break;
+    }
+    parts.push_back(fmt::format("{} {}", label, count));
+  }
+  return absl::StrJoin(parts, ", ");
+}
+
 Cleaned CleanRows(std::span<const TextRow> rows, std::span<const TextRow> excluded) {
-  std::unordered_set<std::string_view> held_out;
-  for (const TextRow& row : excluded) held_out.insert(row.text);
+  std::unordered_set<std::string> held_out;
+  for (const TextRow& row : excluded) held_out.insert(AsTheModelSeesIt(row.text));
+  std::vector<std::string> keys;
   std::unordered_map<std::string_view, std::string_view> label_of;
   std::unordered_set<std::string_view> conflicting;
-  for (const TextRow& row : rows) {
-    const auto [found, inserted] = label_of.emplace(row.text, row.label);
-    if (!inserted && found->second != row.label) conflicting.insert(row.text);
+  for (const TextRow& row : rows) keys.push_back(AsTheModelSeesIt(row.text));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const auto [found, inserted] = label_of.emplace(keys[i], rows[i].label);
+    if (!inserted && found->second != rows[i].label) conflicting.insert(keys[i]);
   }
   Cleaned cleaned;
   std::unordered_set<std::string_view> seen;
-  for (const TextRow& row : rows) {
-    if (held_out.contains(row.text)) {
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (held_out.contains(keys[i])) {
       ++cleaned.excluded;
-    } else if (conflicting.contains(row.text)) {
+    } else if (conflicting.contains(keys[i])) {
       ++cleaned.conflicting;
-    } else if (!seen.insert(row.text).second) {
+    } else if (!seen.insert(keys[i]).second) {
       ++cleaned.duplicates;
     } else {
-      cleaned.rows.push_back(row);
+      cleaned.rows.push_back(rows[i]);
     }
   }
   return cleaned;

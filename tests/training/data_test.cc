@@ -44,6 +44,9 @@ INSTANTIATE_TEST_SUITE_P(
                   "id\tLabel\tText\n7\tx\ta b\n",
                   DataFormat::kTsv,
                   {{"a b", "x", 2}}},
+        ParseCase{
+            "tsv_other_names", "review\tSentiment\na\t1\n", DataFormat::kAuto, {{"a", "1", 2}}},
+        ParseCase{"semicolon_header", "Text; label\na;x\n", DataFormat::kAuto, {{"a", "x", 2}}},
         ParseCase{"unicode",
                   "caf\xC3\xA9 \xF0\x9F\x98\x80;x",
                   DataFormat::kAuto,
@@ -97,6 +100,19 @@ TEST(ParseDataFormatTest, KnowsThreeNames) {
   EXPECT_THAT(std::string(Message(ParseDataFormat("csv").status())), HasSubstr("\"csv\""));
 }
 
+TEST(CheckFirstLabelTest, RefusesALabelOfTheFirstRowAlone) {
+  const std::vector<TextRow> header = {{"Satz", "Gefuehl", 1}, {"a", "x", 2}, {"b", "x", 3}};
+  const absl::Status status = CheckFirstLabel(header, "f.txt");
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(Message(status)), HasSubstr("f.txt:1: the label \"Gefuehl\""));
+  EXPECT_TRUE(CheckFirstLabel(std::span(header).subspan(1), "f.txt").ok());
+}
+
+TEST(LabelCountsTest, CountsEachLabel) {
+  const std::vector<TextRow> rows = {{"a", "y", 1}, {"b", "x", 2}, {"c", "y", 3}};
+  EXPECT_EQ(LabelCounts(rows), "x 1, y 2");
+}
+
 TEST(CleanRowsTest, DropsDuplicatesConflictsAndExcluded) {
   const std::vector<TextRow> rows = {{"a", "x", 1}, {"b", "x", 2}, {"a", "x", 3}, {"c", "x", 4},
                                      {"c", "y", 5}, {"d", "y", 6}, {"c", "x", 7}};
@@ -105,6 +121,18 @@ TEST(CleanRowsTest, DropsDuplicatesConflictsAndExcluded) {
   EXPECT_THAT(cleaned.rows, ElementsAre(TextRow{"a", "x", 1}, TextRow{"b", "x", 2}));
   EXPECT_EQ(cleaned.duplicates, 1);
   EXPECT_EQ(cleaned.conflicting, 3);
+  EXPECT_EQ(cleaned.excluded, 1);
+}
+
+TEST(CleanRowsTest, ComparesWhatAnUncasedModelSees) {
+  const std::vector<TextRow> rows = {{"So  happy", "x", 1}, {"so happy", "x", 2},
+                                     {"A", "x", 3},         {"a", "y", 4},
+                                     {"Held\tout", "x", 5}, {"sohappy", "x", 6}};
+  const std::vector<TextRow> excluded = {{"held out", "x", 1}};
+  const Cleaned cleaned = CleanRows(rows, excluded);
+  EXPECT_THAT(cleaned.rows, ElementsAre(TextRow{"So  happy", "x", 1}, TextRow{"sohappy", "x", 6}));
+  EXPECT_EQ(cleaned.duplicates, 1);
+  EXPECT_EQ(cleaned.conflicting, 2);
   EXPECT_EQ(cleaned.excluded, 1);
 }
 
