@@ -91,6 +91,15 @@ absl::StatusOr<BaseModel> LoadBaseModel(const std::string& directory,
   model.shape = ShapeOf(config, labels.size());
   DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(package.config, where));
   DIMMER_ASSIGN_OR_RETURN(model.shape.dropout, fields.Number("hidden_dropout_prob", 0, 0.9, 0.1));
+  DIMMER_ASSIGN_OR_RETURN(model.shape.attention_dropout,
+                          fields.Number("attention_probs_dropout_prob", 0, 0.9, 0.1));
+  model.shape.classifier_dropout =
+      model.shape.dropout;  // as transformers does; null counts as absent
+  if (package.config.contains("classifier_dropout") &&
+      !package.config["classifier_dropout"].is_null()) {
+    DIMMER_ASSIGN_OR_RETURN(model.shape.classifier_dropout,
+                            fields.Number("classifier_dropout", 0, 0.9, 0.1));
+  }
   DIMMER_ASSIGN_OR_RETURN(const double deviation, fields.Number("initializer_range", 0, 1, 0.02));
   const auto kept = has_head ? MatchLabels(config.labels, labels) : std::nullopt;
   model.fresh_classifier = !kept.has_value();

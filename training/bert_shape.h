@@ -18,7 +18,9 @@ struct BertShape {
   int64_t types = 0;
   int64_t classes = 0;
   double norm_epsilon = 1e-12;
-  double dropout = 0.1;
+  double dropout = 0.1;             // of embeddings and blocks' outputs
+  double attention_dropout = 0.1;   // of attention probabilities
+  double classifier_dropout = 0.1;  // of the pooled output
 };
 
 struct NamedShape {

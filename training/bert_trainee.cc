@@ -20,8 +20,11 @@ using torch::autograd::tensor_list;
 enum Site : uint64_t { kEmbedding = 1, kAttention, kAttentionOut, kFfnOut, kPooled };
 
 Dropout DropoutFor(const BertShape& shape, std::optional<uint64_t> key, uint64_t layer, Site site) {
-  if (!key.has_value() || shape.dropout == 0) return {};
-  return {static_cast<float>(shape.dropout), RandomKey({*key, layer, site})};
+  const double rate = site == kAttention ? shape.attention_dropout
+                      : site == kPooled  ? shape.classifier_dropout
+                                         : shape.dropout;
+  if (!key.has_value() || rate == 0) return {};
+  return {static_cast<float>(rate), RandomKey({*key, layer, site})};
 }
 
 Tensor ApplyDropout(const Tensor& x, const Dropout& dropout) {

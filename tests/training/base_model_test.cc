@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "engine/package/json_fields.h"
 #include "engine/util/status.h"
 #include "tests/models/test_packages.h"
 
@@ -59,6 +60,28 @@ TEST_F(BaseModelTest, ReadsOldNormNames) {
   const auto before = Load(bert, {"a", "b"});
   ASSERT_TRUE(before.ok()) << before.status();
   EXPECT_EQ(now->weights, before->weights);
+}
+
+TEST_F(BaseModelTest, ReadsEveryDropoutRate) {
+  const TestBert bert;
+  WriteTestBert(bert, directory_.path());
+  const std::string path = directory_.Sub("config.json");
+  const std::vector<std::string> labels = {"a", "b"};
+  nlohmann::json config = *ParseJson(*ReadTextFile(path), path);
+  config["hidden_dropout_prob"] = 0.2;
+  config["attention_probs_dropout_prob"] = 0.3;
+  config["classifier_dropout"] = nullptr;  // as transformers writes it: that of the outputs
+  ASSERT_TRUE(WriteTextFile(path, config.dump()).ok());
+  auto model = LoadBaseModel(directory_.path(), labels, 5);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->shape.dropout, 0.2);
+  EXPECT_EQ(model->shape.attention_dropout, 0.3);
+  EXPECT_EQ(model->shape.classifier_dropout, 0.2);
+  config["classifier_dropout"] = 0.4;
+  ASSERT_TRUE(WriteTextFile(path, config.dump()).ok());
+  model = LoadBaseModel(directory_.path(), labels, 5);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->shape.classifier_dropout, 0.4);
 }
 
 TEST_F(BaseModelTest, NamesWhatItCannotRead) {
