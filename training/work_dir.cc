@@ -1,5 +1,10 @@
 #include "training/work_dir.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <filesystem>
 #include <system_error>
 
@@ -8,6 +13,24 @@
 #include "engine/util/status.h"
 
 namespace dimmer {
+namespace {
+
+// Files that AtomicFile had not finished when the process was killed. Only in folders of stages:
+// nothing else in the work folder is ours.
+void RemoveTemporaryFiles(const std::string& work) {
+  std::error_code error;
+  for (const char* stage : {"sparsify", "split", "route", "calibrate"}) {
+    std::vector<std::filesystem::path> leftover;
+    for (const auto& entry :
+         std::filesystem::recursive_directory_iterator(work + "/" + stage, error)) {
+      const bool temporary = entry.path().filename().string().find(".tmp.") != std::string::npos;
+      if (temporary && entry.is_regular_file(error)) leftover.push_back(entry.path());
+    }
+    for (const auto& path : leftover) std::filesystem::remove(path, error);
+  }
+}
+
+}  // namespace
 
 absl::StatusOr<StageDir> StageDir::Open(const std::string& work, const std::string& stage) {
   std::string directory = work + "/" + stage;
@@ -49,6 +72,33 @@ absl::Status StageDir::MarkDone(const std::string& fingerprint,
   const nlohmann::json done = {
       {"fingerprint", fingerprint}, {"files", checksums}, {"report", report}};
   return WriteTextFile(Path("done.json"), done.dump(2) + "\n");
+}
+
+absl::StatusOr<WorkLock> WorkLock::Acquire(const std::string& work) {
+  std::error_code error;
+  std::filesystem::create_directories(work, error);
+  const std::string path = work + "/lock";
+  const int fd = error ? -1 : open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (fd < 0) {
+    return absl::FailedPreconditionError(
+        fmt::format("--work: {}: cannot use this folder: {}", work,
+                    error ? error.message() : std::generic_category().message(errno)));
+  }
+  WorkLock lock(fd);
+  if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) {
+      return absl::FailedPreconditionError(fmt::format("--work: {}: cannot lock it: {}", path,
+                                                       std::generic_category().message(errno)));
+    }
+    return absl::FailedPreconditionError(
+        fmt::format("--work: {} is in use by another dimmer-convert", work));
+  }
+  RemoveTemporaryFiles(work);
+  return lock;
+}
+
+WorkLock::~WorkLock() {
+  if (fd_ >= 0) close(fd_);
 }
 
 absl::Status SaveWeights(const std::string& path, const BertShape& shape, const WeightMap& weights,

@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/package/safetensors.h"
@@ -37,6 +38,24 @@ class StageDir {
  private:
   explicit StageDir(std::string directory) : directory_(std::move(directory)) {}
   std::string directory_;
+};
+
+// The right to use a work folder, for as long as the object lives. Move-only.
+class WorkLock {
+ public:
+  // Creates the folder, and removes temporary files that a killed run left in the stages' folders.
+  // FailedPrecondition: another process has it; or the folder cannot be made.
+  static absl::StatusOr<WorkLock> Acquire(const std::string& work);
+  WorkLock(WorkLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  WorkLock& operator=(WorkLock&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~WorkLock();
+
+ private:
+  explicit WorkLock(int fd) : fd_(fd) {}
+  int fd_;
 };
 
 // All tensors of BertTensors(shape), in its order.

@@ -60,6 +60,29 @@ TEST_F(StageDirTest, NamesAFolderThatCannotBeMade) {
   EXPECT_THAT(std::string(Message(stage.status())), testing::HasSubstr("file/split"));
 }
 
+TEST(WorkLockTest, IsForOneAtATimeAndCleansUp) {
+  const TempDirectory directory;
+  const std::string work = directory.Sub("work");
+  std::filesystem::create_directories(work + "/split");
+  for (const char* file : {"/split/a.json.tmp.12.0", "/split/a.json", "/mine.tmp.1.0"}) {
+    ASSERT_TRUE(WriteTextFile(work + file, "x").ok());
+  }
+  {
+    const auto lock = WorkLock::Acquire(work);
+    ASSERT_TRUE(lock.ok()) << lock.status();
+    EXPECT_FALSE(std::filesystem::exists(work + "/split/a.json.tmp.12.0"));
+    EXPECT_TRUE(std::filesystem::exists(work + "/split/a.json"));
+    EXPECT_TRUE(std::filesystem::exists(work + "/mine.tmp.1.0"));
+    const auto second = WorkLock::Acquire(work);
+    ASSERT_FALSE(second.ok());
+    EXPECT_THAT(std::string(Message(second.status())), testing::HasSubstr("in use by another"));
+  }
+  EXPECT_TRUE(WorkLock::Acquire(work).ok());
+  ASSERT_TRUE(WriteTextFile(directory.Sub("file"), "").ok());
+  EXPECT_THAT(std::string(Message(WorkLock::Acquire(directory.Sub("file")).status())),
+              testing::HasSubstr("cannot use this folder"));
+}
+
 TEST(WeightsTest, ComeBackRoundedToTheirDtype) {
   const TempDirectory directory;
   const BertShape shape{.width = 4,
