@@ -4,6 +4,7 @@
 
 #include "bench/bench.h"
 #include "engine/kernels/rowwise.h"
+#include "engine/package/version_directory.h"
 #include "engine/util/status.h"
 
 namespace dimmer::bench {
@@ -110,6 +111,7 @@ void PrintJson(const Runner& runner, const std::vector<Cell>& cells) {
 }
 
 absl::Status RunModel(Options options) {
+  options.model = VersionDirectory(options.model);
   DIMMER_ASSIGN_OR_RETURN(const auto runner, LoadRunner(options.model, options.threads));
   const ModelInfo& info = runner->model->info();
   DIMMER_ASSIGN_OR_RETURN(const std::vector<std::string> texts, ReadTexts(options.texts));
@@ -150,7 +152,8 @@ absl::Status RunModel(Options options) {
 void AddModelCommand(CLI::App& app, Command& command) {
   auto options = std::make_shared<Options>();
   CLI::App* sub = app.add_subcommand("model", "Time per request over a sweep of tau");
-  sub->add_option("--model", options->model, "Directory of a package")->required();
+  sub->add_option("--model", options->model, "Package, or a model's folder with versions")
+      ->required();
   sub->add_option("--batch", options->batches, "Texts per batch")
       ->delimiter(',')
       ->check(CLI::PositiveNumber)
