@@ -11,6 +11,7 @@
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,7 @@ struct ConversionInputs {
   BaseModel base;
   std::vector<std::string> labels;  // by class index
   std::vector<Example> training, calibration;
+  std::string notes;           // for the model card
   nlohmann::json data_report;  // rows read, dropped and used, checksums
   std::string base_checksum;   // of the checkpoint's weights
 };
@@ -66,6 +68,7 @@ class Conversion {
   absl::Status TrainRouters(const StageDir& stage, const std::string& fingerprint);
   absl::Status WriteCandidate(const std::string& directory) const;
 
+  std::optional<WorkLock> lock_;
   ConversionInputs inputs_;
   Progress& progress_;
 };

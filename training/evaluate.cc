@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 
 #include "engine/models/model.h"
 #include "engine/package/package.h"
+#include "engine/package/version_directory.h"
 #include "engine/text/tokenizer.h"
 #include "engine/util/status.h"
 #include "training/data.h"
@@ -14,34 +14,8 @@
 namespace dimmer {
 namespace {
 
-// `path` itself if it is a checkpoint, else its highest version.
-std::string VersionDirectory(const std::string& path) {
-  if (std::filesystem::exists(std::filesystem::path(path) / "config.json")) return path;
-  std::string best = path;
-  long highest = 0;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(path, error)) {
-    const std::string name = entry.path().filename().string();
-    if (!entry.is_directory() || name.empty() || name.size() > 9 ||
-        !std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; })) {
-      continue;
-    }
-    const long version = std::stol(name);
-    if (version > highest) {
-      highest = version;
-      best = entry.path().string();
-    }
-  }
-  return best;
-}
-
-absl::StatusOr<std::vector<double>> Taus(const EvaluateOptions& options, const Model& model) {
+std::vector<double> Taus(const EvaluateOptions& options, const Model& model) {
   std::vector<double> taus = options.taus;
-  for (double tau : taus) {
-    if (!std::isfinite(tau) || tau < 0 || tau > 1) {
-      return absl::InvalidArgumentError(fmt::format("--tau: found {:g}, expected 0 to 1", tau));
-    }
-  }
   if (taus.empty()) {
     for (const CalibrationPoint& point : model.info().calibration.points) {
       taus.push_back(point.tau);
@@ -107,6 +81,16 @@ void PrintTable(const nlohmann::json& report, std::FILE* out) {
 
 }  // namespace
 
+absl::Status EvaluateOptions::Validate() const {
+  DIMMER_RETURN_IF_ERROR(ParseDataFormat(format).status());
+  for (double tau : taus) {
+    if (!std::isfinite(tau) || tau < 0 || tau > 1) {
+      return absl::InvalidArgumentError(fmt::format("--tau: found {:g}, expected 0 to 1", tau));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Evaluate(const EvaluateOptions& options, std::FILE* out, Progress& progress) {
   const std::string directory = VersionDirectory(options.model);
   DIMMER_ASSIGN_OR_RETURN(const DataFormat format, ParseDataFormat(options.format));
@@ -124,7 +108,7 @@ absl::Status Evaluate(const EvaluateOptions& options, std::FILE* out, Progress& 
   const uint32_t max_tokens = options.max_tokens == 0 ? limit : std::min(options.max_tokens, limit);
   auto examples = Tokenize(*tokenizer, rows, model->info().labels, max_tokens);
   if (!examples.ok()) return Annotate(examples.status(), options.data);
-  DIMMER_ASSIGN_OR_RETURN(const std::vector<double> taus, Taus(options, *model));
+  const std::vector<double> taus = Taus(options, *model);
   progress.Start("evaluate", "taus", taus.size());
   DIMMER_ASSIGN_OR_RETURN(const std::vector<SweepPoint> sweep,
                           MeasureSweep(*model, *examples, taus, options.workers,

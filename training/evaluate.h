@@ -21,6 +21,9 @@ struct EvaluateOptions {
   uint32_t workers = 2;
   uint32_t max_tokens = 0;  // 0: the model's limit
   bool json = false;
+
+  // InvalidArgument names the option, what was found and what was expected.
+  absl::Status Validate() const;
 };
 
 // Prints a table, or JSON, to `out`. Errors name the file, line, option or tensor.

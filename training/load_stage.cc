@@ -4,15 +4,19 @@
 #include <functional>
 #include <utility>
 
+#include "engine/package/json_fields.h"
 #include "engine/package/package.h"
 #include "engine/text/tokenizer.h"
 #include "engine/util/status.h"
 #include "training/conversion.h"
 #include "training/fingerprint.h"
 #include "training/measure.h"
+#include "training/package_target.h"
 
 namespace dimmer {
 namespace {
+
+constexpr uint64_t kMaxNotesBytes = 1 << 20;
 
 std::string FileName(const std::string& path) {
   return std::filesystem::path(path).filename().string();
@@ -22,12 +26,14 @@ std::string FileName(const std::string& path) {
 struct LoadedData {
   Split split;
   std::vector<std::string> labels;
+  std::string label_counts;
   nlohmann::json report;
 };
 
 absl::StatusOr<LoadedData> LoadData(const ConvertOptions& options) {
   DIMMER_ASSIGN_OR_RETURN(const DataFormat format, ParseDataFormat(options.format));
   DIMMER_ASSIGN_OR_RETURN(std::vector<TextRow> rows, ReadRows(options.data, format));
+  DIMMER_RETURN_IF_ERROR(CheckFirstLabel(rows, options.data));
   DIMMER_ASSIGN_OR_RETURN(const std::string checksum, FileChecksum(options.data));
   LoadedData loaded;
   loaded.report = {{"file", FileName(options.data)}, {"checksum", checksum}, {"rows", rows.size()}};
@@ -45,6 +51,7 @@ absl::StatusOr<LoadedData> LoadData(const ConvertOptions& options) {
     return absl::InvalidArgumentError(fmt::format("{}: no rows are left", options.data));
   }
   loaded.labels = LabelsOf(cleaned.rows);
+  loaded.label_counts = LabelCounts(cleaned.rows);
   if (loaded.labels.size() < 2) {
     return absl::InvalidArgumentError(fmt::format(
         "{}: found one label, \"{}\", expected two or more", options.data, loaded.labels.front()));
@@ -54,6 +61,14 @@ absl::StatusOr<LoadedData> LoadData(const ConvertOptions& options) {
   loaded.report["training_rows"] = loaded.split.training.size();
   loaded.report["calibration_rows"] = loaded.split.calibration.size();
   return loaded;
+}
+
+// Heads, norm epsilon, activation and whatever else config.json says of the model: all but where it
+// was saved from and with what.
+std::string ConfigForFingerprint(nlohmann::json config) {
+  config.erase("_name_or_path");
+  config.erase("transformers_version");
+  return config.dump();
 }
 
 uint64_t Tokens(std::span<const Example> examples) {
@@ -67,9 +82,17 @@ uint64_t Tokens(std::span<const Example> examples) {
 absl::StatusOr<std::unique_ptr<Conversion>> Conversion::Create(const ConvertOptions& options,
                                                                Progress& progress) {
   DIMMER_RETURN_IF_ERROR(options.Validate());
+  // What only the last stage needs is checked before hours of training, not after.
+  DIMMER_RETURN_IF_ERROR(CheckTarget(PackageTarget(options.to)));
   std::unique_ptr<Conversion> conversion(new Conversion(progress));
+  DIMMER_ASSIGN_OR_RETURN(conversion->lock_, WorkLock::Acquire(options.work));
   ConversionInputs& inputs = conversion->inputs_;
   inputs.options = options;
+  if (!options.notes.empty()) {
+    auto notes = ReadTextFile(options.notes, kMaxNotesBytes);
+    if (!notes.ok()) return Annotate(notes.status(), "--notes");
+    inputs.notes = *std::move(notes);
+  }
   DIMMER_ASSIGN_OR_RETURN(LoadedData data, LoadData(options));
   inputs.labels = std::move(data.labels);
   inputs.data_report = std::move(data.report);
@@ -92,6 +115,15 @@ absl::StatusOr<std::unique_ptr<Conversion>> Conversion::Create(const ConvertOpti
                           Tokenize(*tokenizer, data.split.training, inputs.labels, max_tokens));
   DIMMER_ASSIGN_OR_RETURN(inputs.calibration,
                           Tokenize(*tokenizer, data.split.calibration, inputs.labels, max_tokens));
+  const auto shortest = std::min_element(
+      inputs.training.begin(), inputs.training.end(),
+      [](const Example& a, const Example& b) { return a.ids.size() < b.ids.size(); });
+  if (options.route.max_tokens < shortest->ids.size()) {
+    return absl::InvalidArgumentError(
+        fmt::format("--router-tokens: found {}, expected at least {}, the tokens of the shortest "
+                    "training row",
+                    options.route.max_tokens, shortest->ids.size()));
+  }
   inputs.data_report["training_tokens"] = Tokens(inputs.training);
   inputs.data_report["calibration_tokens"] = Tokens(inputs.calibration);
   Fingerprint weights("weights/1");
@@ -102,18 +134,19 @@ absl::StatusOr<std::unique_ptr<Conversion>> Conversion::Create(const ConvertOpti
   const nlohmann::json& dropped = inputs.data_report["dropped"];
   progress.Note(fmt::format(
       "{}: {} rows; dropped {} duplicates, {} with conflicting labels, {} of the excluded file; "
-      "{} for training ({} tokens), {} for calibration, {} labels",
+      "{} for training ({} tokens), {} for calibration; labels: {}",
       inputs.data_report["file"].get<std::string>(), inputs.data_report["rows"].get<uint64_t>(),
       dropped["duplicates"].get<uint64_t>(), dropped["conflicting_labels"].get<uint64_t>(),
       dropped["in_excluded_file"].get<uint64_t>(), inputs.training.size(), Tokens(inputs.training),
-      inputs.calibration.size(), inputs.labels.size()));
+      inputs.calibration.size(), data.label_counts));
   return conversion;
 }
 
 std::string Conversion::SparsifyFingerprint() const {
   const SparsifyOptions& o = inputs_.options.sparsify;
-  return Fingerprint("sparsify/1")
+  return Fingerprint("sparsify/2")
       .Add(inputs_.base_checksum)
+      .Add(ConfigForFingerprint(inputs_.base.config))
       .Add(std::span<const Example>(inputs_.training))
       .Add(std::span<const Example>(inputs_.calibration))
       .Add(o.seed)
@@ -135,7 +168,7 @@ absl::StatusOr<std::string> Conversion::SplitFingerprint() const {
   DIMMER_ASSIGN_OR_RETURN(const StageDir sparsified, Stage("sparsify"));
   DIMMER_ASSIGN_OR_RETURN(const std::string weights,
                           FileChecksum(sparsified.Path("model.safetensors")));
-  return Fingerprint("split/1")
+  return Fingerprint("split/2")
       .Add(weights)
       .Add(uint64_t{inputs_.options.route.experts})
       .Add(inputs_.options.sparsify.seed)
@@ -146,7 +179,8 @@ absl::StatusOr<std::string> Conversion::RouteFingerprint() const {
   DIMMER_ASSIGN_OR_RETURN(const StageDir split, Stage("split"));
   DIMMER_ASSIGN_OR_RETURN(const std::string weights, FileChecksum(split.Path("model.safetensors")));
   const RouteOptions& o = inputs_.options.route;
-  return Fingerprint("route/1")
+  return Fingerprint("route/2")
+      .Add(ConfigForFingerprint(inputs_.base.config))
       .Add(weights)
       .Add(std::span<const Example>(inputs_.training))
       .Add(std::span<const Example>(inputs_.calibration))
@@ -166,7 +200,8 @@ absl::StatusOr<std::string> Conversion::CalibrateFingerprint() const {
   DIMMER_ASSIGN_OR_RETURN(const std::string weights, FileChecksum(split.Path("model.safetensors")));
   DIMMER_ASSIGN_OR_RETURN(const std::string routers,
                           FileChecksum(routed.Path("routers.safetensors")));
-  return Fingerprint("calibrate/1")
+  return Fingerprint("calibrate/2")
+      .Add(ConfigForFingerprint(inputs_.base.config))
       .Add(weights)
       .Add(routers)
       .Add(std::span<const Example>(inputs_.calibration))

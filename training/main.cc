@@ -26,6 +26,7 @@ void AddConversionOptions(CLI::App& app, ConvertOptions& o) {
   app.add_option("--format", o.format, "of the data: auto, semicolon or tsv");
   app.add_option("--task", o.task, "classification");
   app.add_option("--to", o.to, "folder of the package, e.g. models/emotion/1")->required();
+  app.add_option("--name", o.name, "title of card and plot; default: the folder above --to");
   app.add_option("--work", o.work, "folder for intermediate results; a killed run goes on there")
       ->required();
   app.add_option("--notes", o.notes, "Markdown for the model card: data, licences, intended use");
@@ -81,6 +82,12 @@ int Report(const absl::Status& status) {
   return kFailed;
 }
 
+int ReportUsage(const absl::Status& status) {
+  fmt::print(stderr, "dimmer-convert: {}\nRun with --help for more information.\n",
+             Message(status));
+  return kUsage;
+}
+
 absl::Status RunStage(const StageCommand& stage, const ConvertOptions& options,
                       Progress& progress) {
   DIMMER_ASSIGN_OR_RETURN(const auto conversion, Conversion::Create(options, progress));
@@ -110,14 +117,13 @@ int Main(int argc, char** argv) {
   }
   options.route.seed = options.sparsify.seed;
   Progress progress(stderr, isatty(STDERR_FILENO) != 0);
-  if (measure->parsed()) return Report(Evaluate(evaluate, stdout, progress));
+  if (measure->parsed()) {
+    if (const absl::Status valid = evaluate.Validate(); !valid.ok()) return ReportUsage(valid);
+    return Report(Evaluate(evaluate, stdout, progress));
+  }
   for (const auto& [command, stage] : commands) {
     if (!command->parsed()) continue;
-    if (const absl::Status valid = options.Validate(); !valid.ok()) {
-      fmt::print(stderr, "dimmer-convert: {}\nRun with --help for more information.\n",
-                 Message(valid));
-      return kUsage;
-    }
+    if (const absl::Status valid = options.Validate(); !valid.ok()) return ReportUsage(valid);
     return Report(RunStage(*stage, options, progress));
   }
   return kUsage;
@@ -131,7 +137,7 @@ int main(int argc, char** argv) {
   try {
     return dimmer::Main(argc, argv);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "dimmer-convert: {}\n", error.what());
+    fmt::print(stderr, "dimmer-convert: {}\n", dimmer::WhatOf(error));
     return dimmer::kFailed;
   }
 }

@@ -21,6 +21,11 @@ std::string Made(const nlohmann::json& provenance) {
   if (base.contains("derived_from")) {
     text += fmt::format(", derived from `{}`", base.at("derived_from").get<std::string>());
   }
+  for (const auto& [stage, made_on] : provenance.at("stages_made_on").items()) {
+    if (made_on != provenance.at("stages_made_on").at("sparsify")) {
+      text += fmt::format(", stage `{}` on {}", stage, made_on.at("machine").get<std::string>());
+    }
+  }
   text += fmt::format(
       ". Data: `{}`, {} rows, of which {} duplicates and {} rows with conflicting labels were "
       "dropped",

@@ -5,6 +5,7 @@
 
 #include "engine/util/status.h"
 #include "training/data.h"
+#include "training/package_target.h"
 
 namespace dimmer {
 namespace {
@@ -33,6 +34,8 @@ absl::Status ConvertOptions::Validate() const {
         fmt::format("--dtype: found \"{}\", expected \"f16\" or \"f32\"", dtype));
   }
   DIMMER_RETURN_IF_ERROR(ParseDataFormat(format).status());
+  DIMMER_RETURN_IF_ERROR(CheckApart(to, "--checkpoint", checkpoint));
+  DIMMER_RETURN_IF_ERROR(CheckApart(to, "--work", work));
   DIMMER_RETURN_IF_ERROR(CheckRange("--workers", sparsify.workers, 1, 256));
   DIMMER_RETURN_IF_ERROR(CheckRange("--epochs", sparsify.epochs, 1, 1000));
   DIMMER_RETURN_IF_ERROR(CheckRange("--batch-size", sparsify.batch_size, 1, 65536));
@@ -55,15 +58,16 @@ std::string CommandLine(const ConvertOptions& o) {
                                     BaseName(o.checkpoint), BaseName(o.data));
   if (!o.exclude.empty()) command += " --exclude " + BaseName(o.exclude);
   if (!o.notes.empty()) command += " --notes " + BaseName(o.notes);
-  return command + fmt::format(
-                       " --format {} --task {} --seed {} --workers {} --epochs {} --batch-size {} "
-                       "--learning-rate {:g} --weight-decay {:g} --hoyer {:g} --max-tokens {} "
-                       "--calibration-rows {} --experts {} --router-width {} --router-epochs {} "
-                       "--router-tokens {} --keep-quality {:g} --dtype {} --to DIR --work DIR",
-                       o.format, o.task, o.sparsify.seed, o.sparsify.workers, o.sparsify.epochs,
-                       o.sparsify.batch_size, o.sparsify.learning_rate, o.sparsify.weight_decay,
-                       o.sparsify.hoyer, o.max_tokens, o.calibration_rows, o.route.experts,
-                       o.route.width, o.route.epochs, o.route.max_tokens, o.keep_quality, o.dtype);
+  return command +
+         fmt::format(
+             " --format {} --task {} --seed {} --workers {} --epochs {} --batch-size {} "
+             "--learning-rate {:g} --weight-decay {:g} --hoyer {:g} --max-tokens {} "
+             "--calibration-rows {} --experts {} --router-width {} --router-epochs {} "
+             "--router-tokens {} --keep-quality {:g} --dtype {} --to PACKAGE_DIR --work WORK_DIR",
+             o.format, o.task, o.sparsify.seed, o.sparsify.workers, o.sparsify.epochs,
+             o.sparsify.batch_size, o.sparsify.learning_rate, o.sparsify.weight_decay,
+             o.sparsify.hoyer, o.max_tokens, o.calibration_rows, o.route.experts, o.route.width,
+             o.route.epochs, o.route.max_tokens, o.keep_quality, o.dtype);
 }
 
 }  // namespace dimmer

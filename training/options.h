@@ -44,6 +44,7 @@ struct ConvertOptions {
   std::string format = "auto";
   std::string task = "classification";
   std::string to;     // the package's directory
+  std::string name;   // title of card and plot; empty: the folder above `to`
   std::string work;   // intermediate results
   std::string notes;  // Markdown for the model card; may be empty
   std::string dtype = "f16";

@@ -1,4 +1,6 @@
 // The stages without libtorch: split, calibrate and pack.
+#include <absl/cleanup/cleanup.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <system_error>
@@ -11,7 +13,9 @@
 #include "training/conversion.h"
 #include "training/measure.h"
 #include "training/model_card.h"
+#include "training/package_target.h"
 #include "training/provenance.h"
+#include "training/runtime.h"
 #include "training/split.h"
 #include "training/tradeoff_plot.h"
 
@@ -91,23 +95,6 @@ SweepPoint SweepPointFromJson(const nlohmann::json& json) {
   return point;
 }
 
-// Puts `fresh` in the place of `target`, which may hold an older package.
-absl::Status Replace(const fs::path& fresh, const fs::path& target) {
-  std::error_code error;
-  if (fs::exists(target)) {
-    const fs::path old = target.string() + ".old";
-    fs::remove_all(old, error);
-    fs::rename(target, old, error);
-    if (!error) fs::rename(fresh, target, error);
-    if (!error) fs::remove_all(old, error);
-  } else {
-    fs::rename(fresh, target, error);
-  }
-  if (!error) return absl::OkStatus();
-  return absl::UnavailableError(
-      fmt::format("{}: cannot put the package there: {}", target.string(), error.message()));
-}
-
 }  // namespace
 
 absl::Status Conversion::Split() {
@@ -134,7 +121,9 @@ absl::Status Conversion::Split() {
   DIMMER_RETURN_IF_ERROR(
       SaveWeights(stage.Path("model.safetensors"), shape, weights, options.weight_dtype()));
   return stage.MarkDone(fingerprint, {"model.safetensors"},
-                        {{"inertia", report.inertia}, {"unsorted_inertia", report.baseline}});
+                        {{"inertia", report.inertia},
+                         {"unsorted_inertia", report.baseline},
+                         {"made_on", Surroundings()}});
 }
 
 absl::Status Conversion::WriteCandidate(const std::string& directory) const {
@@ -187,19 +176,18 @@ absl::Status Conversion::Calibrate() {
   progress_.Finish();
   nlohmann::json points = nlohmann::json::array();
   for (const SweepPoint& point : sweep) points.push_back(ToJson(point));
-  return stage.MarkDone(fingerprint, {}, {{"points", points}});
+  return stage.MarkDone(fingerprint, {}, {{"points", points}, {"made_on", Surroundings()}});
 }
 
 absl::Status Conversion::Pack() {
   DIMMER_ASSIGN_OR_RETURN(const nlohmann::json reports, RequireBefore("pack"));
   const ConvertOptions& options = inputs_.options;
-  fs::path target = fs::path(options.to).lexically_normal();
-  if (!target.has_filename()) target = target.parent_path();
-  if (fs::exists(target) && !fs::is_empty(target) && !fs::exists(target / "config.json")) {
-    return absl::FailedPreconditionError(
-        fmt::format("--to: {} holds other files and no package", target.string()));
-  }
-  const fs::path fresh = target.string() + ".partial";
+  const fs::path target = PackageTarget(options.to);
+  const fs::path fresh = PartialPath(target);
+  const absl::Cleanup remove_fresh = [&] {  // nothing is left of it after success
+    std::error_code ignored;
+    fs::remove_all(fresh, ignored);
+  };
   DIMMER_RETURN_IF_ERROR(WriteCandidate(fresh));
 
   std::vector<SweepPoint> sweep;
@@ -212,7 +200,8 @@ absl::Status Conversion::Pack() {
   spec.gate.default_tau = sweep[LastPointKeeping(sweep, options.keep_quality)].tau;
   DIMMER_ASSIGN_OR_RETURN(spec.provenance, MakeProvenance(inputs_, reports));
 
-  const std::string name = target.parent_path().filename().string();
+  const std::string name =
+      options.name.empty() ? target.parent_path().filename().string() : options.name;
   const TradeoffPlot plot{
       .title = fmt::format("{}: accuracy against compute", name),
       .subtitle = fmt::format("{} calibration rows; one point per tau, band: 95% interval",
@@ -222,20 +211,16 @@ absl::Status Conversion::Pack() {
       .reference_point = LastPointKeeping(sweep, kPlottedShare),
       .default_tau = spec.gate.default_tau};
   DIMMER_RETURN_IF_ERROR(WriteTextFile(fresh / "tradeoff.svg", RenderSvg(plot)));
-  std::string notes;
-  if (!options.notes.empty()) {
-    DIMMER_ASSIGN_OR_RETURN(notes, ReadTextFile(options.notes, 1 << 20));
-  }
   DIMMER_RETURN_IF_ERROR(
       WriteTextFile(fresh / "README.md", RenderModelCard({.title = name,
-                                                          .notes = notes,
+                                                          .notes = inputs_.notes,
                                                           .labels = inputs_.labels,
                                                           .spec = &spec,
                                                           .sweep = &sweep,
                                                           .keep_quality = options.keep_quality})));
   DIMMER_RETURN_IF_ERROR(WriteMoeSpec(fresh, spec));
   DIMMER_RETURN_IF_ERROR(Package::Open(fresh).status());  // what is handed over can be opened
-  DIMMER_RETURN_IF_ERROR(Replace(fresh, target));
+  DIMMER_RETURN_IF_ERROR(ReplacePackage(fresh, target));
   progress_.Note(
       fmt::format("pack: {} is ready; default tau {:g}", target.string(), spec.gate.default_tau));
   return absl::OkStatus();

@@ -1,11 +1,9 @@
 #include "training/provenance.h"
 
 #include <filesystem>
-#include <fstream>
 
 #include "engine/package/package.h"
 #include "engine/util/status.h"
-#include "training/runtime.h"
 
 namespace dimmer {
 namespace {
@@ -27,20 +25,19 @@ std::string CheckpointName(const std::string& checkpoint) {
   return path.filename().string();
 }
 
-}  // namespace
-
-std::string MachineType() {
-  std::ifstream info("/proc/cpuinfo");
-  std::string name = "unknown processor";
-  for (std::string line; std::getline(info, line);) {
-    const size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) {
-      name = line.substr(colon + 2);
-      break;
-    }
-  }
-  return fmt::format("{} ({})", name, WidestInstructionSet());
+// Where each stage was computed, by name: they may come from several machines.
+nlohmann::json StagesMadeOn(const nlohmann::json& reports) {
+  nlohmann::json stages = nlohmann::json::object();
+  for (const auto& [stage, report] : reports.items()) stages[stage] = report.at("made_on");
+  return stages;
 }
+
+nlohmann::json WithoutMadeOn(nlohmann::json report) {
+  report.erase("made_on");
+  return report;
+}
+
+}  // namespace
 
 absl::StatusOr<nlohmann::json> MakeProvenance(const ConversionInputs& inputs,
                                               const nlohmann::json& reports) {
@@ -55,17 +52,21 @@ absl::StatusOr<nlohmann::json> MakeProvenance(const ConversionInputs& inputs,
   if (inputs.base.config.contains("_name_or_path")) {
     base["derived_from"] = inputs.base.config["_name_or_path"];
   }
-  return nlohmann::json{{"tool", "dimmer-convert " DIMMER_VERSION},
-                        {"command", CommandLine(options)},
-                        {"seed", options.sparsify.seed},
-                        {"base", base},
-                        {"data", inputs.data_report},
-                        {"training", reports.at("sparsify").at("epochs")},
-                        {"split", reports.at("split")},
-                        {"routers", reports.at("route")},
-                        {"keep_quality", options.keep_quality},
-                        {"libraries", LibraryVersions()},
-                        {"machine", MachineType()}};
+  const nlohmann::json& trained = reports.at("sparsify").at("made_on");
+  const std::string environment = trained.at("environment");
+  return nlohmann::json{
+      {"tool", "dimmer-convert " DIMMER_VERSION},
+      {"command", (environment.empty() ? "" : environment + " ") + CommandLine(options)},
+      {"seed", options.sparsify.seed},
+      {"base", base},
+      {"data", inputs.data_report},
+      {"training", reports.at("sparsify").at("epochs")},
+      {"split", WithoutMadeOn(reports.at("split"))},
+      {"routers", WithoutMadeOn(reports.at("route"))},
+      {"keep_quality", options.keep_quality},
+      {"libraries", trained.at("libraries")},
+      {"machine", trained.at("machine")},
+      {"stages_made_on", StagesMadeOn(reports)}};
 }
 
 }  // namespace dimmer

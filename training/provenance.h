@@ -11,13 +11,11 @@
 
 namespace dimmer {
 
-// Command, seed, inputs with checksums, libraries, machine and what each stage reported. No times
+// Command, seed, inputs with checksums, what each stage reported, and the libraries, machine and
+// environment that it was computed with (at the top: those of the trained weights). No times
 // and no directories: the same conversion gives the same bytes.
 absl::StatusOr<nlohmann::json> MakeProvenance(const ConversionInputs& inputs,
                                               const nlohmann::json& reports);
-
-// "AMD EPYC 9B14 (avx512)": the processor's name, and the widest instruction set used.
-std::string MachineType();
 
 }  // namespace dimmer
 

@@ -15,6 +15,7 @@
 #include "engine/util/thread_pool.h"
 #include "training/kernels.h"
 #include "training/random.h"
+#include "training/runtime.h"
 
 namespace dimmer {
 namespace {
@@ -299,7 +300,7 @@ absl::StatusOr<std::vector<EpochReport>> Sparsify(
   try {
     return Trainer(model, training, check, options, state_path, fingerprint, callbacks).Run();
   } catch (const std::exception& error) {  // libtorch's, e.g. out of memory
-    return absl::InternalError(fmt::format("sparsify: {}", error.what()));
+    return absl::InternalError(fmt::format("sparsify: {}", WhatOf(error)));
   }
 }
 

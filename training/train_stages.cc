@@ -10,6 +10,7 @@
 #include "training/bert_trainee.h"
 #include "training/conversion.h"
 #include "training/route.h"
+#include "training/runtime.h"
 #include "training/sparsify.h"
 
 namespace dimmer {
@@ -103,7 +104,8 @@ absl::Status Conversion::Sparsify() {
                                      WeightsOf(model), inputs_.options.weight_dtype()));
   nlohmann::json epochs = nlohmann::json::array();
   for (const EpochReport& report : reports) epochs.push_back(ToJson(report));
-  DIMMER_RETURN_IF_ERROR(stage.MarkDone(fingerprint, {"model.safetensors"}, {{"epochs", epochs}}));
+  DIMMER_RETURN_IF_ERROR(stage.MarkDone(fingerprint, {"model.safetensors"},
+                                        {{"epochs", epochs}, {"made_on", Surroundings()}}));
   std::error_code ignored;  // 12 bytes per weight that nobody needs any more
   std::filesystem::remove(stage.Path("state.safetensors"), ignored);
   return absl::OkStatus();
@@ -120,7 +122,7 @@ absl::Status Conversion::Route() {
   try {
     return TrainRouters(stage, fingerprint);
   } catch (const std::exception& error) {  // libtorch's, e.g. out of memory
-    return absl::InternalError(fmt::format("route: {}", error.what()));
+    return absl::InternalError(fmt::format("route: {}", WhatOf(error)));
   }
 }
 
@@ -164,7 +166,7 @@ absl::Status Conversion::TrainRouters(const StageDir& stage, const std::string& 
           });
     } catch (const std::exception& error) {
       statuses[layer] =
-          absl::InternalError(fmt::format("route: layer {}: {}", layer, error.what()));
+          absl::InternalError(fmt::format("route: layer {}: {}", layer, WhatOf(error)));
       return;
     }
     inputs[layer] = torch::Tensor();  // its memory
@@ -187,8 +189,9 @@ absl::Status Conversion::TrainRouters(const StageDir& stage, const std::string& 
     explained.push_back(routers[layer].explained);
   }
   DIMMER_RETURN_IF_ERROR(WriteSafetensors(stage.Path("routers.safetensors"), tensors, {}));
-  return stage.MarkDone(fingerprint, {"routers.safetensors"},
-                        {{"explained_variance", explained}, {"tokens", tokens}});
+  return stage.MarkDone(
+      fingerprint, {"routers.safetensors"},
+      {{"explained_variance", explained}, {"tokens", tokens}, {"made_on", Surroundings()}});
 }
 
 }  // namespace dimmer

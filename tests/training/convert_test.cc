@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -182,8 +183,40 @@ TEST_F(ConvertTest, FailuresNameTheirCause) {
   EXPECT_THAT(outcome.err, HasSubstr("dimmer-convert sparsify"));
 
   auto uneven = Arguments("run", "a");
-  uneven.insert(uneven.end(), {"--experts", "7"});
-  EXPECT_NE(Convert(uneven).status, 0);
+  *(std::find(uneven.begin(), uneven.end(), "--experts") + 1) = "7";
+  outcome = Convert(uneven);
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("--experts: found 7, expected a divisor of"));
+
+  auto few = Arguments("run", "a");
+  few.insert(few.end(), {"--router-tokens", "2"});
+  outcome = Convert(few);
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("--router-tokens: found 2, expected at least"));
+}
+
+TEST_F(ConvertTest, ChecksNotesAndTargetBeforeAnyStage) {
+  auto notes = Arguments("run", "a");
+  notes.insert(notes.end(), {"--notes", directory_.Sub("absent.md")});
+  Outcome outcome = Convert(notes);
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("--notes: "));
+  EXPECT_THAT(outcome.err, HasSubstr("absent.md"));
+  EXPECT_FALSE(std::filesystem::exists(directory_.Sub("a-work/sparsify/done.json")));
+
+  auto onto = Arguments("run", "a");
+  *(std::find(onto.begin(), onto.end(), "--to") + 1) = directory_.Sub("base");
+  outcome = Convert(onto);
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("--checkpoint"));
+  EXPECT_TRUE(std::filesystem::exists(directory_.Sub("base/config.json")));
+
+  std::filesystem::create_directories(Package("a"));
+  ASSERT_TRUE(WriteTextFile(Package("a") + "/config.json", "{}").ok());
+  outcome = Convert(Arguments("run", "a"));
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("holds files and no dimmer.json"));
+  EXPECT_FALSE(std::filesystem::exists(directory_.Sub("a-work/sparsify/done.json")));
 }
 
 TEST_F(ConvertTest, MakesAPackageThatServesAndMeasures) {
@@ -199,11 +232,13 @@ TEST_F(ConvertTest, MakesAPackageThatServesAndMeasures) {
   EXPECT_EQ(package->moe->calibration.points.front().tau, 0);
   EXPECT_EQ(package->moe->calibration.rows, 60);
   const std::string provenance = package->moe->provenance.dump();
+  EXPECT_THAT(run.err, HasSubstr("labels: with x "));
   EXPECT_THAT(provenance, Not(HasSubstr(directory_.path())));  // no directory of this machine
   for (const char* file : {"README.md", "tradeoff.svg", "vocab.txt", "routers.safetensors"}) {
     EXPECT_TRUE(std::filesystem::exists(Package("a") + "/" + file)) << file;
   }
-  EXPECT_FALSE(std::filesystem::exists(Package("a") + ".partial"));
+  const auto left = std::filesystem::directory_iterator(directory_.Sub("a/model"));
+  EXPECT_EQ(std::distance(begin(left), end(left)), 1);  // nothing beside the package
 
   const Outcome table = Convert({"evaluate", "--model", directory_.Sub("a/model"), "--data",
                                  directory_.Sub("rows.txt"), "--tau", "0.5", "--json"});
@@ -217,7 +252,11 @@ TEST_F(ConvertTest, MakesAPackageThatServesAndMeasures) {
   EXPECT_EQ(Convert({"evaluate", "--model", directory_.Sub("a/model"), "--data",
                      directory_.Sub("rows.txt"), "--tau", "2"})
                 .status,
-            1);
+            2);
+  EXPECT_EQ(Convert({"evaluate", "--model", directory_.Sub("a/model"), "--data",
+                     directory_.Sub("rows.txt"), "--format", "csv"})
+                .status,
+            2);
 }
 
 TEST_F(ConvertTest, TheSameSeedGivesTheSamePackageHoweverOftenItIsKilled) {
@@ -248,6 +287,39 @@ TEST_F(ConvertTest, TheSameSeedGivesTheSamePackageHoweverOftenItIsKilled) {
   other.insert(other.end(), {"--seed", "2"});
   ASSERT_EQ(Convert(other).status, 0);  // stale work is not used again
   EXPECT_NE(Checksums(Package("cut")), want);
+}
+
+// What a card says of a run in which OPENBLAS_VERBOSE was set outside for the training alone.
+TEST_F(ConvertTest, TheCardNamesTheSurroundingsOfTheTraining) {
+  setenv("OPENBLAS_VERBOSE", "0", 1);
+  const Outcome trained = Convert(Arguments("sparsify", "a"));
+  unsetenv("OPENBLAS_VERBOSE");
+  ASSERT_EQ(trained.status, 0) << trained.err;
+  ASSERT_EQ(Convert(Arguments("run", "a")).status, 0);
+  const auto card = ReadTextFile(Package("a") + "/README.md");
+  ASSERT_TRUE(card.ok());
+  EXPECT_THAT(*card, HasSubstr("OPENBLAS_VERBOSE=0 dimmer-convert run"));
+  EXPECT_THAT(*card, HasSubstr("--to PACKAGE_DIR --work WORK_DIR"));
+  EXPECT_THAT(*card, HasSubstr("# model\n"));
+  const auto package = Package::Open(Package("a"));
+  ASSERT_TRUE(package.ok());
+  const auto& stages = package->moe->provenance.at("stages_made_on");
+  EXPECT_THAT(stages.at("sparsify").at("environment").get<std::string>(),
+              HasSubstr("OPENBLAS_VERBOSE=0"));
+  EXPECT_THAT(stages.at("route").at("environment").get<std::string>(),
+              Not(HasSubstr("OPENBLAS_VERBOSE")));
+}
+
+TEST_F(ConvertTest, AChangedConfigIsNotDone) {
+  ASSERT_EQ(Convert(Arguments("sparsify", "a")).status, 0);
+  const std::string path = directory_.Sub("base/config.json");
+  auto config = ParseJson(*ReadTextFile(path), path);
+  ASSERT_TRUE(config.ok());
+  (*config)["layer_norm_eps"] = 1e-3;
+  ASSERT_TRUE(WriteTextFile(path, config->dump()).ok());
+  const Outcome outcome = Convert(Arguments("split", "a"));
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("dimmer-convert sparsify"));
 }
 
 TEST_F(ConvertTest, AFullDiskIsReportedAndNothingIsLost) {
