@@ -10,6 +10,7 @@ realised less asked share, one text per call. Without --target, starts a server 
 
 import argparse
 import contextlib
+import itertools
 import json
 import pathlib
 import sys
@@ -64,10 +65,11 @@ def budget_errors(client, model, texts, asked):
 
 
 def tau_of_99_percent(points):
-    """The largest calibrated tau that keeps 99% of the calibrated dense quality."""
+    """The largest calibrated tau that, like all smaller ones, keeps 99% of the dense quality."""
+    points = sorted(points, key=lambda point: point["tau"])
     wanted = 0.99 * points[0]["quality"]
-    keeping = [point["tau"] for point in points if point["quality"] >= wanted]
-    return max(keeping)
+    keeping = itertools.takewhile(lambda point: point["quality"] >= wanted, points)
+    return max(point["tau"] for point in keeping)
 
 
 def main() -> None:
@@ -82,7 +84,7 @@ def main() -> None:
     lines = options.data.read_text(encoding="utf-8").splitlines()
     rows = [line.rsplit(";", 1) for line in lines if line]
     texts, labels = [row[0] for row in rows], [row[1] for row in rows]
-    spec = max((options.models / options.model).glob("*/dimmer.json"))
+    spec = harness.newest_version(options.models / options.model) / "dimmer.json"
     points = json.loads(spec.read_text())["calibration"]["points"]
     chosen = tau_of_99_percent(points)
     taus = sorted({0.0, chosen, *(point["tau"] for point in points)})

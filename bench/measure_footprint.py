@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=200)
     options = parser.parse_args()
 
-    weights = fp32_bytes(max(options.model.glob("*/model.safetensors")))
+    weights = fp32_bytes(harness.newest_version(options.model) / "model.safetensors")
     with tempfile.TemporaryDirectory() as root:
         empty, one = pathlib.Path(root, "empty"), pathlib.Path(root, "one")
         empty.mkdir()

@@ -19,6 +19,11 @@ START_SECONDS = 120  # sanitizers are slow; a limit against hanging, not a bound
 PORT_LINE = re.compile(r"\b(grpc|http|metrics|admin)\b\D*127\.0\.0\.1:(\d+)", re.IGNORECASE)
 
 
+def newest_version(model: pathlib.Path) -> pathlib.Path:
+    """The version folder of the highest number."""
+    return max((path for path in model.iterdir() if path.name.isdigit()), key=lambda p: int(p.name))
+
+
 @dataclasses.dataclass
 class Ended:
     """What is left of a server that ended."""
