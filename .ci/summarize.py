@@ -13,7 +13,12 @@ MAY_SKIP = re.compile("gpu|cuda", re.IGNORECASE)
 # are registered only where these lie, so their absence would otherwise go unseen.
 MUST_RUN = {
     "release-ctest": ["WordPieceVectors"],
-    "release-pytest": ["test_the_converted_package_on_real_rows"],
+    "release-pytest": [
+        "test_the_converted_package_on_real_rows",
+        "test_the_dense_model_is_right_on_92_percent",
+        "test_the_99_percent_point_runs_55_percent_of_the_flops",
+        "test_a_flop_fraction_is_met",
+    ],
     "asan-ctest": ["WordPieceVectors"],
     "asan-pytest": ["test_the_converted_package_on_real_rows"],
     "tsan-ctest": [],
