@@ -5,7 +5,7 @@
 
 The package is exported through `transformers`, as the dense model that it also is. Both sides get
 the same token ids, made from real texts (--texts, one a line), joined and cut to --tokens each, and
-take turns, so that a change of the machine's speed meets both. Needs onnxruntime and onnx besides
+take turns, so that a change of the machine's speed meets both. Needs onnxruntime besides
 tests/python/requirements.txt (see bench/requirements.txt).
 """
 
