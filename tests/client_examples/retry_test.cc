@@ -27,11 +27,17 @@ TEST(Backoff, DelayGrowsToAMaximumAndIsNeverLessThanAsked) {
     double expected;
   };
   const Case cases[] = {
-      {1, std::nullopt, 0.0, 0.0},       {1, std::nullopt, 0.5, 0.05}, {2, std::nullopt, 0.5, 0.1},
-      {4, std::nullopt, 0.5, 0.4},       {7, std::nullopt, 0.5, 2.5},  // 6.4 is above the maximum,
-                                                                       // 5
-      {100'000, std::nullopt, 0.5, 2.5}, {1, Seconds(0.3), 0.0, 0.3},  {3, Seconds(0.3), 0.5, 0.5},
-      {2, Seconds(20), 0.5, 20.1},  // also where that is above the maximum
+      {1, std::nullopt, 0.0, 0.0},
+      {1, std::nullopt, 0.5, 0.05},
+      {2, std::nullopt, 0.5, 0.1},
+      {4, std::nullopt, 0.5, 0.4},
+      // 6.4 is above the maximum, 5.
+      {7, std::nullopt, 0.5, 2.5},
+      {100'000, std::nullopt, 0.5, 2.5},
+      {1, Seconds(0.3), 0.0, 0.3},
+      {3, Seconds(0.3), 0.5, 0.5},
+      // What the server asks for may be above the maximum.
+      {2, Seconds(20), 0.5, 20.1},
   };
   for (const Case& c : cases) {
     EXPECT_NEAR(Backoff().Delay(c.failures, c.asked, c.jitter).count(), c.expected, 1e-12)
