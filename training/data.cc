@@ -134,8 +134,8 @@ std::string ParseLine(std::string_view line, DataFormat format, const Layout& la
 
 // Texts that differ in case or spaces alone are one text to an uncased tokenizer.
 std::string AsTheModelSeesIt(std::string_view text) {
-  return Lower(
-      absl::StrJoin(absl::StrSplit(text, absl::ByAnyChar(" \t\r\n\v\f"), absl::SkipEmpty()), " "));
+  return Lower(absl::StrJoin(
+      absl::StrSplit(std::string(text), absl::ByAnyChar(" \t\r\n\v\f"), absl::SkipEmpty()), " "));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <utility>
 
 #include "engine/util/status.h"
 #include "training/data.h"
@@ -34,6 +35,14 @@ absl::Status ConvertOptions::Validate() const {
         fmt::format("--dtype: found \"{}\", expected \"f16\" or \"f32\"", dtype));
   }
   DIMMER_RETURN_IF_ERROR(ParseDataFormat(format).status());
+  for (const auto& [option, folder] :
+       {std::pair("--to", &to), std::pair("--checkpoint", &checkpoint),
+        std::pair("--work", &work)}) {
+    if (folder->empty()) {
+      return absl::InvalidArgumentError(
+          fmt::format("{}: found nothing, expected a folder", option));
+    }
+  }
   DIMMER_RETURN_IF_ERROR(CheckApart(to, "--checkpoint", checkpoint));
   DIMMER_RETURN_IF_ERROR(CheckApart(to, "--work", work));
   DIMMER_RETURN_IF_ERROR(CheckRange("--workers", sparsify.workers, 1, 256));

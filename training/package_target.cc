@@ -51,8 +51,9 @@ absl::Status MoveAsideAndReplace(const fs::path& fresh, const fs::path& target) 
 
 fs::path PackageTarget(const fs::path& to) {
   std::error_code error;
-  fs::path target = fs::weakly_canonical(fs::absolute(to), error);
-  if (error) target = fs::absolute(to).lexically_normal();
+  const fs::path absolute = fs::absolute(to, error);
+  fs::path target = fs::weakly_canonical(absolute, error);
+  if (error) target = absolute.lexically_normal();
   return target.has_filename() ? target : target.parent_path();
 }
 

@@ -59,7 +59,7 @@ std::string OpenBlasVariables(const char* const* environment) {
     if (value.find_first_not_of(kPlain) == std::string_view::npos) {
       quoted += value;
     } else {
-      quoted += "'" + absl::StrReplaceAll(value, {{"'", "'\\''"}}) + "'";
+      quoted += "'" + absl::StrReplaceAll(std::string(value), {{"'", "'\\''"}}) + "'";
     }
     variables.push_back(std::move(quoted));
   }
