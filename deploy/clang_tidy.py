@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 
-
 QUOTED_INCLUDE = re.compile(rb'^#include "([^"]+)"', re.MULTILINE)
 
 

@@ -198,15 +198,14 @@ class Canvas {
     if (i == 0 || is_default) text = "tau " + text;
     if (is_default) text += " (default)";
     const double width = 6.6 * static_cast<double>(text.size()) + 4;
-    // Around the point, first close to it: above, right, left, below, and further above and below.
+    // Close to the point or not at all.
     const double x = X(point);
     const double y = Y(point);
     const double half = width / 2;
-    const Box places[] = {
-        {x - half, y - 26, x + half, y - 9},  {x + 9, y - 8, x + 9 + width, y + 9},
-        {x - 9 - width, y - 8, x - 9, y + 9}, {x - half, y + 9, x + half, y + 26},
-        {x - half, y - 36, x + half, y - 19}, {x - half, y + 19, x + half, y + 36},
-        {x - half, y - 52, x + half, y - 35}};
+    const Box places[] = {{x - half, y - 26, x + half, y - 9},
+                          {x + 9, y - 8, x + 9 + width, y + 9},
+                          {x - 9 - width, y - 8, x - 9, y + 9},
+                          {x - half, y + 9, x + half, y + 26}};
     for (const Box& box : places) {
       if (box.left < kLeft || box.right > kWidth || box.top < kTop - 12 ||
           box.bottom > kHeight - kBottom || Taken(box, i)) {
