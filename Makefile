@@ -10,10 +10,10 @@ export CCACHE_NOHASHDIR ?= 1
 STEP := deploy/step.sh
 PRESET ?= release
 
-.PHONY: help deps build-deps build demo test check package lint format clean
+.PHONY: help deps build-deps build demo test check package package-test lint format clean
 help:  ## This list
 	@echo "Dimmer: an inference server with a compute budget per request."
-	@awk -F ':.*## ' '/^[a-z]*:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 deps:  ## Install the missing Debian packages for build, tests and checks (root or sudo for it)
 	@$(STEP) "Debian packages" "see the lines above; the list is deploy/debian-packages.txt" \
@@ -39,7 +39,7 @@ test: deps build  ## Build and run every test
 check:  ## Lint; packages and image; every test under ASan and UBSan; engine and scheduler under TSan
 	@failed=; \
 	$(MAKE) --no-print-directory lint || failed+=" lint"; \
-	{ $(MAKE) --no-print-directory package && deploy/test-package.sh; } || failed+=" package"; \
+	$(MAKE) --no-print-directory package-test || failed+=" package-test"; \
 	$(MAKE) --no-print-directory test PRESET=asan || failed+=" asan"; \
 	$(MAKE) --no-print-directory test PRESET=tsan || failed+=" tsan"; \
 	if [[ $$failed ]]; then echo "*** make check failed in:$$failed" >&2; exit 1; fi
@@ -48,6 +48,9 @@ package: deps  ## Make the Debian packages of the server and the demonstration m
 	@$(STEP) "Configure package" "start over: rm -r build/package" cmake --preset package
 	@$(STEP) "Build packages" "the first error above is the cause" cmake --build --preset package
 	@ls build/package/packages/*.deb
+
+package-test: package  ## Install the packages, build the image, serve from both, in bare trees (root)
+	@deploy/test-package.sh
 
 lint: deps build  ## clang-format, clang-tidy, shellcheck, hadolint and ruff
 	@deploy/lint.sh

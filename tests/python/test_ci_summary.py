@@ -34,6 +34,8 @@ def test_check_goes_on_after_a_failing_step(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     called = calls.read_text().splitlines()
-    assert len(called) == 3
-    for line, step in zip(called, ("lint", "PRESET=asan", "PRESET=tsan"), strict=True):
+    assert len(called) == 4
+    for line, step in zip(
+        called, ("lint", "package-test", "PRESET=asan", "PRESET=tsan"), strict=True
+    ):
         assert step in line
