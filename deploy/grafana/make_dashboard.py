@@ -246,8 +246,11 @@ def compute(panels: Panels):
         (mean(error), "mean"), (quantile(0.05, error), "p5"), (quantile(0.95, error), "p95"),
     )  # fmt: skip
     panels.add(
-        lines(), "Batches and tokens",
-        "How much runs together: mean tokens of a batch, and tokens of answered calls per second.",
+        lines().override_by_name(
+            "tokens per second", [models.DynamicConfigValue("custom.axisPlacement", "right")]
+        ),
+        "Batches and tokens", "How much runs together: mean tokens of a batch; and, on the right "
+        "axis, tokens of answered calls per second.",
         "short", 12, 8,
         (mean("dimmer_batch_tokens"), "tokens per batch"),
         (rate("dimmer_tokens_total"), "tokens per second"),
