@@ -13,8 +13,11 @@ import subprocess
 import sys
 import tomllib
 
+import google.protobuf.any_pb2
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
 
 import harness
 
@@ -174,7 +177,7 @@ def test_set_tau_is_seen_in_the_next_answer_and_put_back(example, light, stubs):
     assert after.default_tau == before.default_tau
     assert not after.HasField("expires")
     assert after.revision == before.revision + 2
-    audit = re.findall(r"audit: tau of model emotion: .* to default ([\d.]+)", server.output)
+    audit = re.findall(r"audit: SetTau model=emotion .* to=\(default_tau=([\d.]+)", server.output)
     assert audit[-2:] == ["0.37", f"{before.default_tau:g}"]
 
 
@@ -255,24 +258,50 @@ def refusals(server) -> int:
     return sum(map(int, found))
 
 
-def test_a_call_that_never_fits_ends_with_its_attempts(example, small_queue):
-    """More texts than the queue takes are refused every time."""
-    refused_before = refusals(small_queue)
-    ended = example.run("classify", "--target", small_queue.target(), *TEXTS, "a third")
+@pytest.fixture
+def always_full(stubs):
+    """A server whose queue is full at every call, and the calls that it refused."""
+    asked = google.protobuf.any_pb2.Any()
+    asked.Pack(error_details_pb2.RetryInfo(retry_delay={"nanos": 100_000_000}))
+    full = status_pb2.Status(
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0],
+        message="Exceeds maximum queue size",
+        details=[asked],
+    )
+    refused = []
+
+    class Full(stubs.inference_grpc.InferenceServicer):
+        def Classify(self, request, context):
+            refused.append(request)
+            context.abort_with_status(rpc_status.to_status(full))
+
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
+    stubs.inference_grpc.add_InferenceServicer_to_server(Full(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}", refused
+    server.stop(None).wait()
+
+
+def test_a_queue_that_stays_full_ends_the_attempts(example, always_full):
+    target, refused = always_full
+    ended = example.run("classify", "--target", target, *TEXTS)
     assert ended.returncode == 1
     assert "gave up after attempt 8, no attempts left: Exceeds maximum queue size" in ended.stderr
-    assert refusals(small_queue) - refused_before == 8
+    assert len(refused) == 8
 
 
-def test_the_deadline_ends_the_attempts(example, small_queue):
-    """Three texts never fit; there are attempts enough, so time is what runs out."""
-    flags = ["--target", small_queue.target(), "--texts", 3, "--calls", 8, "--parallel", 8]
+def test_the_deadline_ends_the_attempts(example, always_full):
+    """There are attempts enough, so time is what runs out."""
+    target, refused = always_full
+    flags = ["--target", target, "--calls", 8, "--parallel", 8]
     ended = example.run("backoff", *flags, "--attempts", 1000, "--timeout", 3)
     assert ended.returncode == 1
     assert "calls: 8, answered: 0, failed: 8" in ended.stdout
     assert "the deadline comes before the next" in ended.stdout, ended.stdout
     assert "no attempts left" not in ended.stdout
-    assert int(re.search(r"retries: (\d+)", ended.stdout).group(1)) > 0
+    retries = int(re.search(r"retries: (\d+)", ended.stdout).group(1))
+    assert len(refused) == 8 + retries > 8
 
 
 def test_the_pins_are_what_is_tested():
