@@ -92,6 +92,7 @@ int Run(const Options& options) {
   Tally tally;
   std::atomic<int> next = 0;
   std::vector<std::jthread> threads;
+  threads.reserve(static_cast<size_t>(options.parallel));
   for (int i = 0; i < options.parallel; ++i) {
     threads.emplace_back([&] {
       while (next++ < options.calls) OneCall(*stub, options, tally);

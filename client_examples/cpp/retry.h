@@ -69,7 +69,7 @@ inline grpc::Status CallWithRetry(const std::function<grpc::Status(grpc::ClientC
   for (int attempt = 1;; ++attempt) {
     grpc::ClientContext context;
     context.set_deadline(deadline);
-    const grpc::Status status = call(context);
+    grpc::Status status = call(context);
     if (status.error_code() != grpc::StatusCode::RESOURCE_EXHAUSTED) return status;
     const auto give_up = [&](const std::string& why) {
       return grpc::Status(status.error_code(),
