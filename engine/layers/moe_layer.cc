@@ -65,14 +65,14 @@ void MoeLayer::Apply(const float* z, const float* residual, float* out,
   if (!routed.empty()) {
     float* scores = workspace.Floats(Workspace::kScores, routed.size() * PaddedWidth(experts));
     router_->Apply({z, stride, routed.data()}, routed.size(), scores, pool, workspace);
-    Gate(sequences, scores, pool, workspace, stats);
+    Gate(sequences, scores, workspace, stats);
     RunGrouped({z, stride, out, stride, routed.data(), routed.size()}, pool, workspace);
   }
 }
 
 // Fills workspace.mask [routed rows, experts] and the sequences' outcomes.
-void MoeLayer::Gate(std::span<MoeSequence> sequences, const float* scores, ThreadPool& pool,
-                    Workspace& workspace, ModuleStats* stats) const {
+void MoeLayer::Gate(std::span<MoeSequence> sequences, const float* scores, Workspace& workspace,
+                    ModuleStats* stats) const {
   const size_t experts = ffn_.experts;
   const size_t stride = PaddedWidth(experts);
   workspace.mask.resize(workspace.routed_rows.size() * experts);
@@ -114,7 +114,6 @@ void MoeLayer::Gate(std::span<MoeSequence> sequences, const float* scores, Threa
       Count(token, experts, std::count(token.begin(), token.end(), uint8_t{1}), *stats);
     }
   }
-  (void)pool;
 }
 
 void MoeLayer::RunDense(const ExpertRows& rows, ThreadPool& pool, Workspace& workspace) const {

@@ -54,8 +54,8 @@ class MoeLayer {
   uint64_t router_flops() const { return router_ ? router_->flops() : 0; }
 
  private:
-  void Gate(std::span<MoeSequence> sequences, const float* scores, ThreadPool& pool,
-            Workspace& workspace, ModuleStats* stats) const;
+  void Gate(std::span<MoeSequence> sequences, const float* scores, Workspace& workspace,
+            ModuleStats* stats) const;
   void RunDense(const ExpertRows& rows, ThreadPool& pool, Workspace& workspace) const;
   void RunGrouped(const ExpertRows& rows, ThreadPool& pool, Workspace& workspace) const;
 
