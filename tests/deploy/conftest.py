@@ -11,7 +11,7 @@ BUILD = ROOT / "build"
 @pytest.fixture(scope="session", autouse=True)
 def needs_root():
     if os.geteuid() != 0:
-        pytest.skip("needs root, for chroot and mounts")
+        pytest.exit("found no root, expected it for chroot and mounts: sudo make package-test", 1)
 
 
 @pytest.fixture(scope="session")
