@@ -6,6 +6,7 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 
+#include "engine/util/status.h"
 #include "server/ctl/text.h"
 
 namespace dimmer::ctl {
@@ -69,6 +70,17 @@ absl::Status Explain(const grpc::Status& status, const Options& options, Port po
     default:
       return absl::Status(code, message);
   }
+}
+
+absl::StatusOr<v1::Model> GetModel(const Options& options, v1::Admin::Stub& admin) {
+  grpc::ClientContext context;
+  SetDeadline(options, &context);
+  v1::GetModelRequest request;
+  request.set_model(options.model);
+  v1::GetModelResponse answer;
+  DIMMER_RETURN_IF_ERROR(
+      Explain(admin.GetModel(&context, request, &answer), options, Port::kAdmin));
+  return std::move(*answer.mutable_model());
 }
 
 }  // namespace dimmer::ctl

@@ -5,6 +5,7 @@
 #define DIMMER_SERVER_CTL_CONNECTION_H_
 
 #include <absl/status/status.h>
+#include <absl/status/statusor.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/support/status.h>
 
@@ -27,6 +28,9 @@ void SetDeadline(const Options& options, grpc::ClientContext* context);
 // OK, or the server's message with what to try next. A server that cannot be reached is named with
 // its address and with the flag and variable that choose another.
 absl::Status Explain(const grpc::Status& status, const Options& options, Port port);
+
+// options.model as Admin describes it.
+absl::StatusOr<v1::Model> GetModel(const Options& options, v1::Admin::Stub& admin);
 
 }  // namespace dimmer::ctl
 

@@ -28,19 +28,12 @@ absl::Status RunModels(const Options& options) {
 }
 
 absl::Status RunDescribe(const Options& options) {
-  grpc::ClientContext context;
-  SetDeadline(options, &context);
-  v1::GetModelRequest request;
-  request.set_model(options.model);
-  v1::GetModelResponse answer;
-  DIMMER_RETURN_IF_ERROR(
-      Explain(ConnectAdmin(options)->GetModel(&context, request, &answer), options, Port::kAdmin));
+  DIMMER_ASSIGN_OR_RETURN(const v1::Model model, GetModel(options, *ConnectAdmin(options)));
   if (options.json) {
-    fmt::print("{}", Dump(ToJson(answer.model())));
+    fmt::print("{}", Dump(ToJson(model)));
   } else {
     const Terminal terminal = LookAtTerminal(options.color);
-    fmt::print("{}", Paint(RenderModel(answer.model(), terminal.columns, terminal.unicode),
-                           terminal.color));
+    fmt::print("{}", Paint(RenderModel(model, terminal.columns, terminal.unicode), terminal.color));
   }
   return absl::OkStatus();
 }

@@ -12,18 +12,9 @@ namespace dimmer::ctl {
 absl::Status RunSetTau(const Options& options) {
   const auto stub = ConnectAdmin(options);
   TauDifference difference{.model = options.model, .dry_run = options.set_tau.dry_run()};
-  {
-    grpc::ClientContext context;
-    SetDeadline(options, &context);
-    v1::GetModelRequest request;
-    request.set_model(options.model);
-    v1::GetModelResponse answer;
-    DIMMER_RETURN_IF_ERROR(
-        Explain(stub->GetModel(&context, request, &answer), options, Port::kAdmin));
-    difference.before = answer.model().settings();
-    difference.predicted_before =
-        Predict(answer.model().calibration(), difference.before.default_tau());
-  }
+  DIMMER_ASSIGN_OR_RETURN(const v1::Model model, GetModel(options, *stub));
+  difference.before = model.settings();
+  difference.predicted_before = Predict(model.calibration(), difference.before.default_tau());
   grpc::ClientContext context;
   SetDeadline(options, &context);
   v1::SetTauResponse answer;
