@@ -1,18 +1,13 @@
 """/metrics, read by Prometheus' own parser and by a real Prometheus."""
 
-import json
-import shutil
-import socket
-import subprocess
 import threading
-import urllib.parse
-import urllib.request
 
 import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import harness
+import prometheus
 
 TEXTS = ["i feel so happy and loved today", "i was terrified of the dark"]
 
@@ -141,32 +136,10 @@ def test_a_client_that_leaves_is_counted(repository, stubs):
             assert counted == 1
 
 
-@pytest.mark.skipif(not shutil.which("prometheus"), reason="no prometheus")
 def test_a_real_prometheus_scrapes_and_answers_a_query(server, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    config = tmp_path / "prometheus.yml"
-    config.write_text(
-        "global: {scrape_interval: 100ms}\n"
-        "scrape_configs:\n"
-        "  - job_name: dimmer\n"
-        f"    static_configs: [{{targets: ['{server.target('metrics')}']}}]\n"
-    )
-    command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path}/data"]
-    command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    try:
-        query = urllib.parse.quote('dimmer_model_ready{model="emotion"} and on(job) up == 1')
+    targets = {"dimmer": server.target("metrics")}
+    with prometheus.Prometheus(tmp_path, targets, interval="100ms") as reader:
         answers = []
-        while not answers:
-            assert process.poll() is None
-            try:
-                url = f"http://127.0.0.1:{port}/api/v1/query?query={query}"
-                with urllib.request.urlopen(url) as answer:
-                    answers = json.load(answer)["data"]["result"]
-            except urllib.error.URLError:
-                continue  # not up yet
-        assert answers[0]["value"][1] == "1"
-    finally:
-        process.terminate()
-        process.wait()
+        while not answers:  # the suite's limit ends a wait in vain
+            answers = reader.query('dimmer_model_ready{model="emotion"} and on(job) up == 1')
+        assert answers[0][1] == 1
