@@ -28,9 +28,9 @@ TEST(BackgroundTest, RunsInOrder) {
 }
 
 TEST(BackgroundTest, ATaskThatThrowsIsAnsweredAndTheNextRuns) {
-  Background background(8);
   std::promise<absl::Status> failed;
   std::promise<void> next;
+  Background background(8);
   EXPECT_TRUE(background
                   .Run([] { throw std::bad_alloc(); },
                        [&](const absl::Status& status) { failed.set_value(status); })
@@ -43,8 +43,8 @@ TEST(BackgroundTest, ATaskThatThrowsIsAnsweredAndTheNextRuns) {
 }
 
 TEST(BackgroundTest, RefusesWhatDoesNotFit) {
+  std::promise<void> started, released;  // outlive the thread that uses them
   Background background(1);
-  std::promise<void> started, released;
   const auto hold = [&] {
     started.set_value();
     released.get_future().wait();
