@@ -44,7 +44,10 @@ TEST(RunningBatch, CompactsRowsWhenSequencesStopMidway) {
   sequences[1].cancelled = &cancelled;
   RunningBatch batch(info, 2, Pointers(sequences), nullptr);
   std::vector<float> x(batch.tokens() * kStride);
-  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i / kStride);  // the row number
+  for (size_t i = 0; i < x.size(); ++i) {
+    const size_t row = i / kStride;
+    x[i] = static_cast<float>(row);
+  }
 
   batch.DropStopped(x.data(), kStride);
   EXPECT_EQ(batch.size(), 4u);  // nobody yet
