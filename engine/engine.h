@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "engine/budget/budget.h"
+#include "engine/models/generation.h"
 #include "engine/models/model.h"
 #include "engine/package/repository.h"
 #include "engine/scheduler/scheduler.h"
@@ -37,6 +38,23 @@ struct EngineOptions {
   std::string state_dir;  // where SetTau is kept; "" keeps nothing
 };
 
+// How a generation goes on. Zeros as in the API: the model's default, greedy, no cut, a fresh seed.
+struct GenerateOptions {
+  uint32_t max_tokens = 0;        // 0: the model's default, or what is left of its context if less
+  Sampling sampling;              // seed 0: a fresh one, which the result says
+  std::vector<std::string> stop;  // the text ends before the first of these
+};
+inline constexpr size_t kMaxStopStrings = 16;
+inline constexpr size_t kMaxStopBytes = 1024;  // each
+
+// A part of a generation's text as it comes. Ends between characters and where no stop string can
+// begin: the tokens of what is held back come with the text that completes it.
+struct Piece {
+  std::string text;
+  std::vector<int32_t> ids;
+  std::vector<float> logprobs;  // one per id, natural log
+};
+
 // One call. Either `texts` (with `text_pairs`, empty or of the same length) or `token_ids`.
 struct Request {
   std::string model;
@@ -47,6 +65,12 @@ struct Request {
   std::vector<std::vector<int32_t>> token_ids;  // ready ids with special tokens; never cut
   Budget budget;
   bool truncate = false;
+  // Task::kGeneration: exactly one text, or row of token_ids, which is the prompt.
+  std::optional<GenerateOptions> generate;
+  // Takes the pieces, in order, before the answer, which has the whole text again; may be null.
+  // Runs on an engine thread and must not block. False: this was taken, but no more is wanted until
+  // Ticket::Resume(); the generation pauses. (Where it ends meanwhile, one more piece may come.)
+  std::function<bool(Piece)> on_piece;
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
 };
 
@@ -54,6 +78,16 @@ struct Result {
   std::vector<float> logits;     // classification, [classes]
   std::vector<float> scores;     // classification, [classes]: softmax, or sigmoid if multi_label
   std::vector<float> embedding;  // embedding, [d]
+  // Generation, without the prompt. The ids include those of a stop string, the text does not.
+  std::string text;
+  std::vector<int32_t> output_ids;
+  // Natural log; generation: one per output id; scoring: of each token but the first, given those
+  // before it.
+  std::vector<float> logprobs;
+  FinishReason finish_reason = FinishReason::kNone;
+  uint64_t seed = 0;            // generation: as used
+  uint64_t first_token_us = 0;  // generation: from Submit to the first token, 0 without any
+  uint64_t last_token_us = 0;   // and to the last
   Usage usage;
 };
 
@@ -127,6 +161,9 @@ class Engine {
    public:
     Ticket() = default;
     void Cancel();  // idempotent; the callback still runs, once, with Cancelled or the result
+    // The reader of on_piece has room again. Harmless if nothing is paused or all is over. Must not
+    // be called from within on_piece's own call.
+    void Resume();
 
    private:
     friend class Engine;

@@ -40,14 +40,16 @@ struct TauSettings {
 // What the gates do for one sequence.
 struct ComputePlan {
   enum class Kind : uint8_t {
-    kTau,    // expert n runs iff score >= tau * max
-    kQuota,  // a number of (token, expert) pairs per module; tau follows from the scores
+    kTau,      // expert n runs iff score >= tau * max
+    kQuota,    // a number of (token, expert) pairs per module; tau follows from the scores
+    kSteered,  // a generation's: GenerationBudget moves tau from chunk to chunk
   };
   Kind kind = Kind::kTau;
   std::vector<double> module_tau;  // kTau: one per MoE module; all 0 is the dense path
-  uint64_t target_flops = 0;       // kQuota: for this sequence
-  bool hard = false;               // kQuota: never exceed target_flops (max_flops)
-  double min_tau = 0;              // kQuota: the operator's bounds on the resulting tau
+  uint64_t target_flops = 0;       // kQuota, and kSteered if hard: for this sequence
+  double target_fraction = 1;      // kSteered, unless hard: of the dense FLOPs
+  bool hard = false;               // never exceed target_flops (max_flops)
+  double min_tau = 0;              // kQuota, kSteered: the operator's bounds on the resulting tau
   double max_tau = 1;
   std::vector<double> module_weight;  // kQuota: expected experts run per token and module
   bool clamped = false;               // valid, but moved into the bounds or to the floor

@@ -22,15 +22,27 @@ struct MoeCost {
   uint64_t dense_flops() const { return pair_flops * experts; }  // per token
 };
 
+// Consecutive positions [first, first + tokens) of one sequence that a causal model computes.
+struct TokenSpan {
+  uint64_t first = 0;
+  uint64_t tokens = 0;
+  uint64_t heads = 0;  // how many of them run the head
+};
+
 // Filled in by the model when it loads; pure arithmetic afterwards.
 struct CostModel {
   uint64_t token_flops = 0;      // per token: all dense linear layers that are not MoE modules
   uint64_t attention_flops = 0;  // per (query, key) pair, over all layers: scores and values
-  uint64_t sequence_flops = 0;   // once per sequence: the head
-  std::vector<MoeCost> moe;      // ascending (layer, module); empty for a plain checkpoint
+  // The head. An encoder runs it once per sequence; a causal model, once per position whose logits
+  // are computed.
+  uint64_t sequence_flops = 0;
+  std::vector<MoeCost> moe;  // ascending (layer, module); empty for a plain checkpoint
+  // A position attends to itself and what is before it, not to all of the sequence.
+  bool causal = false;
 
   // The same without the head, which embeddings do not run.
   CostModel WithoutHead() const;
+  // A whole sequence's; a causal model's with one head, on the last position.
   // Everything but the MoE modules' experts and routers.
   uint64_t FixedFlops(uint64_t tokens) const;
   uint64_t DenseFlops(uint64_t tokens) const;
@@ -39,6 +51,10 @@ struct CostModel {
   // `expert_runs[i]` pairs in module i; `routed[i]` whether its router ran.
   uint64_t Flops(uint64_t tokens, std::span<const uint64_t> expert_runs,
                  std::span<const bool> routed) const;
+
+  // The same of a part of a causal model's sequence.
+  uint64_t FixedFlops(const TokenSpan& span) const;
+  uint64_t DenseFlops(const TokenSpan& span) const;
 };
 
 }  // namespace dimmer

@@ -24,6 +24,8 @@
 
 namespace dimmer {
 
+class KvPool;  // engine/layers/kv_cache.h
+
 struct BatchLimits {
   uint32_t max_batch_tokens = 4096;
   uint32_t max_batch_size = 64;
@@ -44,6 +46,7 @@ struct ServedModel {
   std::string version;
   std::shared_ptr<const Model> model;
   BatchLimits limits;
+  std::shared_ptr<KvPool> kv;  // null: the model keeps no keys and values (encoders)
 };
 
 // All sequences of one call: admitted, refused and answered together.
@@ -81,6 +84,9 @@ class Scheduler {
   // Cancels a call: still queued, it is answered at once with Cancelled; running, it leaves its
   // batch at the next layer. Harmless if the call is done.
   void Cancel(const std::shared_ptr<Call>& call);
+
+  // A sink that was not ready may be again: workers whose sequences all sat out look once more.
+  void Wake();
 
   // Accepts nothing more and waits for queue and batches to empty, or for the deadline. True if
   // everything was answered.
