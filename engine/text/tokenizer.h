@@ -1,4 +1,5 @@
-// Text to token ids. Implementations are immutable and safe for concurrent use.
+// Text to token ids, and back by the bytes that tokens stand for (engine/text/token_stream.h).
+// Implementations are immutable and safe for concurrent use.
 #ifndef DIMMER_ENGINE_TEXT_TOKENIZER_H_
 #define DIMMER_ENGINE_TEXT_TOKENIZER_H_
 
@@ -34,8 +35,20 @@ class Tokenizer {
   virtual absl::StatusOr<Encoding> Encode(std::string_view text,
                                           std::optional<std::string_view> pair,
                                           const EncodeOptions& options) const = 0;
-  virtual std::string_view TokenOf(int32_t id) const = 0;  // "" if out of range
+  // As the files write it, e.g. "##ing", "Ġthe", "▁the", "<0x0A>"; "" if out of range.
+  virtual std::string_view TokenOf(int32_t id) const = 0;
+  // The raw bytes that the token stands for in a text, e.g. " the": not always whole characters.
+  // "" for a special token or if out of range. WordPiece: the piece without its prefix (the blanks
+  // between words are no part of any token).
+  virtual std::string_view BytesOf(int32_t id) const = 0;
   virtual size_t vocab_size() const = 0;
+
+  // The tokens that start and end a text, where the files name them. An empty prompt starts from
+  // bos_id(); Encode() adds the two only as the files say.
+  virtual std::optional<int32_t> bos_id() const { return std::nullopt; }
+  virtual std::optional<int32_t> eos_id() const { return std::nullopt; }
+  // True if encoding puts a blank before a text, which decoding takes off again (Llama).
+  virtual bool drops_first_blank() const { return false; }
 };
 
 // Picks the implementation by the files of a checkpoint directory: tokenizer.json, or vocab.txt

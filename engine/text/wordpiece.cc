@@ -160,6 +160,15 @@ std::string_view WordPiece::TokenOf(int32_t id) const {
                                                             : std::string_view();
 }
 
+std::string_view WordPiece::BytesOf(int32_t id) const {
+  std::string_view token = TokenOf(id);
+  const auto is_special = [&](const Special& special) { return special.id == id; };
+  if (std::any_of(specials_.begin(), specials_.end(), is_special)) return {};
+  const std::string& prefix = options_.continuing_prefix;
+  if (token.starts_with(prefix)) token.remove_prefix(prefix.size());
+  return token;
+}
+
 const WordPiece::Special* WordPiece::SpecialAt(std::string_view text, size_t offset) const {
   const std::string_view rest = text.substr(offset);
   for (const Special& special : specials_) {

@@ -40,6 +40,7 @@ class WordPiece : public Tokenizer {
   absl::StatusOr<Encoding> Encode(std::string_view text, std::optional<std::string_view> pair,
                                   const EncodeOptions& options) const override;
   std::string_view TokenOf(int32_t id) const override;
+  std::string_view BytesOf(int32_t id) const override;
   size_t vocab_size() const override { return vocab_.size(); }
 
  private:

@@ -53,6 +53,7 @@ class StubTokenizer : public Tokenizer {
     return encoding;
   }
   std::string_view TokenOf(int32_t) const override { return ""; }
+  std::string_view BytesOf(int32_t) const override { return ""; }
   size_t vocab_size() const override { return 100; }
 };
 

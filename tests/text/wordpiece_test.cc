@@ -206,6 +206,8 @@ TEST(WordPieceTest, TakesTheLongestPieceAndFallsBackToUnknown) {
   EXPECT_EQ(tokenizer->TokenOf(8), "##aff");
   EXPECT_EQ(tokenizer->TokenOf(-1), "");
   EXPECT_EQ(tokenizer->TokenOf(11), "");
+  EXPECT_EQ(tokenizer->BytesOf(8), "aff");
+  EXPECT_EQ(tokenizer->BytesOf(11), "");
   EXPECT_EQ(tokenizer->vocab_size(), 11);
 }
 
