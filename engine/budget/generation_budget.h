@@ -3,10 +3,11 @@
 //
 // A fixed tau holds for every token. A flop_fraction is steered: the FLOPs run so far, prompt
 // included, are compared with the share asked of the dense FLOPs of the same tokens, and the next
-// chunk's tau comes from the calibration's C(tau), inverted, for what then is due. How far the
-// calibration is off is learned on the way. max_flops is steered in the same way towards the share
-// that the whole call can afford, and beyond that every chunk has a hard cap that keeps the rest of
-// the prompt payable.
+// token's tau comes from the calibration's C(tau), inverted, for what then is due. How far the
+// calibration is off is learned on the way. The tokens of a prompt's chunk are all present: they
+// get a number of (token, expert) pairs, and tau follows from their scores. max_flops is steered in
+// the same way towards the share that the whole call can afford, and beyond that every chunk has a
+// hard cap that keeps the rest of the prompt payable.
 //
 // Deterministic: the answers depend on the plan, the model and what was spent, not on when chunks
 // run or what runs beside them.
@@ -25,6 +26,7 @@
 
 #include "engine/budget/budget.h"
 #include "engine/budget/calibration.h"
+#include "engine/budget/cost_curve.h"
 #include "engine/budget/cost_model.h"
 #include "engine/budget/usage.h"
 
@@ -44,8 +46,7 @@ struct GenerationSize {
 // FailedPrecondition: max_flops does not pay even the prompt and one token at the floor, which the
 // message names. A model without experts always runs dense.
 absl::StatusOr<ComputePlan> PlanGeneration(const Budget& budget, const TauSettings& settings,
-                                           const CostModel& cost, const Calibration& calibration,
-                                           const GenerationSize& size);
+                                           const CostModel& cost, const GenerationSize& size);
 
 class GenerationBudget {
  public:
@@ -58,20 +59,20 @@ class GenerationBudget {
   // The next chunk. False: max_flops does not pay even its floor; the chunk must not run and the
   // generation ends with kBudget.
   bool Begin(const TokenSpan& chunk);
-  // Of MoE module `module` of the chunk, for all its tokens; to be asked in ascending order, each
-  // followed by Spend(). 0: the dense path, without the router.
+  // What MoE module `module` of the chunk may run; to be asked in ascending order, each followed by
+  // Spend(). max_pairs kNoCap: what tau says (0: the dense path, without the router). Otherwise
+  // QuotaGate{.pairs = max_pairs(m), .min_tau = tau(m), .max_tau = max_tau(), .hard = hard()}.
   double tau(size_t module) const;
-  // kNoCap: tau decides alone. Otherwise at most so many (token, expert) pairs may run, as
-  // QuotaGate{max_pairs(m), .min_tau = tau(m), .max_tau = max_tau(), .hard = true} does it.
   uint64_t max_pairs(size_t module) const;
-  double max_tau() const { return max_tau_; }
+  double max_tau() const { return plan_.kind == ComputePlan::Kind::kSteered ? plan_.max_tau : 1; }
+  bool hard() const { return plan_.hard; }
   void Spend(size_t module, uint64_t pairs, bool routed, double effective_tau);
   // Books the chunk.
   void End();
 
-  // In place of Spend(): the operator's max_tau demands `needed` pairs, more than the cap, and the
-  // gate ran none. The chunk ends here, books what it may have run, and the generation cannot go
-  // on: with kBudget if it has a token to show, else with this FailedPrecondition.
+  // In place of Spend(), under hard(): the operator's max_tau demands `needed` pairs, more than the
+  // cap, and the gate ran none. The chunk ends here, books what it may have run, and the generation
+  // cannot go on: with kBudget if it has a token to show, else with this FailedPrecondition.
   absl::Status GiveUp(size_t module, uint64_t needed);
 
   // Fills in flops, dense_flops, tau, layers and budget_clamped.
@@ -81,43 +82,41 @@ class GenerationBudget {
   uint64_t dense_flops() const { return dense_flops_; }
 
  private:
-  // A point of C(tau): FLOPs of the experts per token, over the modules that can be gated.
-  struct Point {
-    double tau;
-    double flops;
-  };
-
-  bool always_dense(size_t module) const { return always_dense_[module]; }
+  // Of the part that is still to come once `chunk` has run: what an answer needs.
+  uint64_t ReserveAfter(const TokenSpan& chunk) const;
   double WantedFlops(const TokenSpan& chunk) const;
-  double TauFor(double flops_per_token) const;
-  double ExpectedFlops(double tau) const;
-  double Learned(size_t point) const;
   void Steer(const TokenSpan& chunk);
-  void Learn();
-  void Book(bool complete);
+  uint64_t Cap(size_t module) const;
+  void Book(const TokenSpan& ran);
 
   const CostModel* cost_;
   ComputePlan plan_;
   GenerationSize size_;
-  double max_tau_ = 1;
-  std::vector<bool> always_dense_;  // per module
-  std::vector<Point> curve_;        // ascending in tau, from 0
+  CostBounds bounds_;
+  CostCurve curve_;
+
+  std::vector<MoeCost> gated_;  // the modules that are not always dense
+  std::vector<size_t> place_;   // [modules] how many of gated_ come before
 
   // Of the chunk that runs.
   TokenSpan chunk_;
-  double tau_ = 0;          // steered
-  uint64_t available_ = 0;  // hard: for the experts and routers of the modules still to come
-  std::vector<uint64_t> chunk_pairs_;
-  std::vector<bool> chunk_routed_;
-  double chunk_tau_ = 0;  // sum over modules
+  double tau_ = 0;              // kSteered: of gated_
+  std::vector<double> weight_;  // of gated_, where the chunk has a quota of pairs; else empty
+  double due_ = 0;              // quota: FLOPs for the experts of gated_ still to come
+  uint64_t available_ = 0;      // hard: for the modules still to come
+  bool capped_ = false;         // the cap decided
+  uint64_t moe_flops_ = 0;      // experts and routers
+  uint64_t gated_flops_ = 0;    // experts of gated_
+  double chunk_tau_ = 0;        // mean over the modules so far
+  double gated_tau_ = 0;        // sum over gated_ so far
 
   // So far.
   uint64_t flops_ = 0;
   uint64_t dense_flops_ = 0;
   uint64_t tokens_ = 0;
-  double tau_sum_ = 0;    // over tokens and modules
-  double ratio_ = 1;      // experts' FLOPs run over those that the calibration foretold
-  bool bounded_ = false;  // a chunk's wanted tau lay outside the bounds
+  uint64_t heads_ = 0;
+  double mean_tau_ = 0;   // over tokens and modules
+  bool bounded_ = false;  // a wanted tau lay outside the bounds
   std::vector<uint64_t> pairs_;
 };
 

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "engine/budget/budget.h"
+#include "engine/budget/tau_plan.h"
 #include "engine/util/status.h"
 
 namespace dimmer {
@@ -45,23 +46,8 @@ class Planner {
     return flops;
   }
 
-  ComputePlan Tau(double tau) const {
-    ComputePlan plan;
-    const double bounded = Bounded(tau);
-    plan.module_tau.assign(cost_.moe.size(), bounded);
-    plan.clamped = cost_.moe.empty() ? tau > 0 : bounded != tau;
-    return plan;
-  }
-
-  ComputePlan Default() const {
-    ComputePlan plan;
-    plan.module_tau.assign(cost_.moe.size(), Bounded(settings_.default_tau));
-    const size_t set = std::min(plan.module_tau.size(), settings_.layer_tau.size());
-    for (size_t i = 0; i < set; ++i) {
-      if (settings_.layer_tau[i] >= 0) plan.module_tau[i] = Bounded(settings_.layer_tau[i]);
-    }
-    return plan;
-  }
+  ComputePlan Tau(double tau) const { return PlanTau(tau, settings_, cost_); }
+  ComputePlan Default() const { return PlanDefault(settings_, cost_); }
 
   // As near to dense as the operator allows.
   ComputePlan Brightest() const { return Tau(0); }
@@ -90,10 +76,6 @@ class Planner {
   }
 
  private:
-  double Bounded(double tau) const {
-    return std::min(std::max(tau, settings_.min_tau), settings_.max_tau);
-  }
-
   ComputePlan Quota(uint64_t target, uint64_t tokens) const {
     ComputePlan plan;
     plan.kind = ComputePlan::Kind::kQuota;

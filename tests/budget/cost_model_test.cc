@@ -41,5 +41,20 @@ TEST(CostModelTest, LongSequencesDoNotOverflow) {
   EXPECT_EQ(cost.FixedFlops(1u << 20), (1ull << 58) + (1ull << 58));
 }
 
+TEST(CostModelTest, ACausalSequenceIsTheSumOfItsParts) {
+  CostModel cost = SmallCost();
+  cost.causal = true;
+  // 10 tokens: 1000 + 2 x (1 + ... + 10) + one head.
+  EXPECT_EQ(cost.FixedFlops(10), 1000u + 110 + 7);
+  EXPECT_EQ(cost.DenseFlops(10), 1000u + 110 + 7 + 1400);
+  EXPECT_EQ(cost.FloorFlops(10), 1000u + 110 + 7 + 100 + 250);
+  const TokenSpan prompt{.first = 0, .tokens = 6, .heads = 0};
+  const TokenSpan rest{.first = 6, .tokens = 4, .heads = 1};
+  EXPECT_EQ(cost.FixedFlops(prompt) + cost.FixedFlops(rest), cost.FixedFlops(10));
+  EXPECT_EQ(cost.DenseFlops(prompt) + cost.DenseFlops(rest), cost.DenseFlops(10));
+  EXPECT_EQ(cost.FixedFlops({.first = 6, .tokens = 4, .heads = 4}),
+            cost.FixedFlops(rest) + 3 * cost.sequence_flops);
+}
+
 }  // namespace
 }  // namespace dimmer
