@@ -51,8 +51,11 @@ class Tokenizer {
   virtual bool drops_first_blank() const { return false; }
 };
 
-// Picks the implementation by the files of a checkpoint directory: tokenizer.json, or vocab.txt
-// with tokenizer_config.json. NotFound names what was looked for.
+// Picks the implementation by the files of a checkpoint directory: tokenizer.json (WordPiece or
+// BPE); vocab.json with merges.txt, or encoder.json with vocab.bpe (GPT-2); vocab.txt (WordPiece);
+// one tok*.bin (llama2.c). tokenizer_config.json is read beside them. NotFound names what was
+// looked for; InvalidArgument and Unimplemented name the file, the key, what was found and
+// expected.
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& directory);
 
 }  // namespace dimmer

@@ -1,248 +1,63 @@
 // From the files of a checkpoint directory to a tokenizer.
 #include <algorithm>
 #include <filesystem>
+#include <utility>
 
-#include "engine/package/json_fields.h"
-#include "engine/text/tokenizer.h"
-#include "engine/text/wordpiece.h"
+#include "engine/text/llama2c_tokenizer.h"
+#include "engine/text/vocab_files.h"
 #include "engine/util/status.h"
 
 namespace dimmer {
 namespace {
-
-constexpr size_t kMaxVocab = 4u << 20;
-
-bool Exists(const std::string& path) {
-  std::error_code error;
-  return std::filesystem::exists(path, error);
-}
-
-absl::StatusOr<JsonFields> ExpectType(const JsonFields& fields, std::string_view key,
-                                      std::string_view type) {
-  DIMMER_ASSIGN_OR_RETURN(const JsonFields object, fields.Object(key));
-  DIMMER_ASSIGN_OR_RETURN(const std::string found, object.String("type"));
-  if (found == type) return object;
-  return absl::UnimplementedError(
-      fmt::format("{}: type: found {}, expected {}", object.where(), found, type));
-}
-
-// A null strip_accents follows lowercase.
-absl::Status ReadNormalizer(const JsonFields& fields, const char* lowercase_key,
-                            const char* chinese_key, BertNormalizerOptions& options) {
-  DIMMER_ASSIGN_OR_RETURN(options.clean_text, fields.Bool("clean_text", true));
-  DIMMER_ASSIGN_OR_RETURN(options.handle_chinese_chars, fields.Bool(chinese_key, true));
-  DIMMER_ASSIGN_OR_RETURN(options.lowercase, fields.Bool(lowercase_key, true));
-  DIMMER_ASSIGN_OR_RETURN(options.strip_accents, fields.Bool("strip_accents", options.lowercase));
-  return absl::OkStatus();
-}
-
-// A special token in tokenizer_config.json: "[SEP]", or {"content": "[SEP]", ...}.
-absl::StatusOr<std::string> ReadTokenName(const JsonFields& fields, std::string_view key,
-                                          const std::string& fallback) {
-  if (!fields.Has(key) || !fields.json().at(std::string(key)).is_object()) {
-    return fields.String(key, fallback);
-  }
-  DIMMER_ASSIGN_OR_RETURN(const JsonFields token, fields.Object(key));
-  return token.String("content");
-}
-
-absl::Status ReadSpecialTokens(const JsonFields& fields, WordPieceOptions& options) {
-  DIMMER_ASSIGN_OR_RETURN(options.unknown_token, ReadTokenName(fields, "unk_token", "[UNK]"));
-  DIMMER_ASSIGN_OR_RETURN(options.start_token, ReadTokenName(fields, "cls_token", "[CLS]"));
-  DIMMER_ASSIGN_OR_RETURN(options.end_token, ReadTokenName(fields, "sep_token", "[SEP]"));
-  DIMMER_ASSIGN_OR_RETURN(std::string pad, ReadTokenName(fields, "pad_token", "[PAD]"));
-  DIMMER_ASSIGN_OR_RETURN(std::string mask, ReadTokenName(fields, "mask_token", "[MASK]"));
-  options.special_tokens = {std::move(pad), options.unknown_token, options.start_token,
-                            options.end_token, std::move(mask)};
-  return absl::OkStatus();
-}
-
-// tokenizer_config.json of the directory; an empty object if there is none.
-absl::StatusOr<nlohmann::json> ReadConfig(const std::string& path) {
-  if (!Exists(path)) return nlohmann::json::object();
-  DIMMER_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
-  return ParseJson(text, path);
-}
-
-// What a BertTokenizer's tokenizer_config.json says outranks tokenizer.json, as in transformers.
-absl::Status ApplyConfig(const std::string& path, BertNormalizerOptions& options) {
-  DIMMER_ASSIGN_OR_RETURN(const nlohmann::json json, ReadConfig(path));
-  DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(json, path));
-  DIMMER_ASSIGN_OR_RETURN(const std::string type, fields.String("tokenizer_class", ""));
-  if (!type.starts_with("BertTokenizer")) return absl::OkStatus();
-  const bool stripped_like_lowercase = options.strip_accents == options.lowercase;
-  DIMMER_ASSIGN_OR_RETURN(options.lowercase, fields.Bool("do_lower_case", options.lowercase));
-  DIMMER_ASSIGN_OR_RETURN(
-      options.strip_accents,
-      fields.Bool("strip_accents",
-                  stripped_like_lowercase ? options.lowercase : options.strip_accents));
-  DIMMER_ASSIGN_OR_RETURN(options.handle_chinese_chars,
-                          fields.Bool("tokenize_chinese_chars", options.handle_chinese_chars));
-  return absl::OkStatus();
-}
-
-// {"token": id} to a list by id.
-absl::StatusOr<std::vector<std::string>> ReadVocab(const JsonFields& model) {
-  DIMMER_ASSIGN_OR_RETURN(const JsonFields vocab, model.Object("vocab"));
-  const size_t size = vocab.json().size();
-  std::vector<std::string> tokens(size);
-  std::vector<bool> seen(size);
-  for (const auto& [token, value] : vocab.json().items()) {
-    const bool usable =
-        value.is_number_unsigned() && value.get<uint64_t>() < size && !seen[value.get<uint64_t>()];
-    if (!usable) {
-      return absl::InvalidArgumentError(
-          fmt::format("{}: {}: found id {}, expected each of 0 to {} once", vocab.where(), token,
-                      value.dump(), size - 1));
-    }
-    seen[value.get<uint64_t>()] = true;
-    tokens[value.get<uint64_t>()] = token;
-  }
-  return tokens;
-}
-
-// Added tokens that lie beyond the model's vocabulary extend it.
-absl::Status ReadAddedTokens(const JsonFields& fields, std::vector<std::string>& vocab,
-                             std::vector<std::string>& specials) {
-  if (!fields.Has("added_tokens")) return absl::OkStatus();
-  DIMMER_ASSIGN_OR_RETURN(auto added, fields.Objects("added_tokens"));
-  std::vector<std::pair<int64_t, std::string>> tokens;
-  for (const JsonFields& token : added) {
-    DIMMER_ASSIGN_OR_RETURN(const int64_t id, token.Int("id", 0, kMaxVocab));
-    DIMMER_ASSIGN_OR_RETURN(std::string content, token.String("content"));
-    for (const char* flag : {"single_word", "lstrip", "rstrip", "normalized"}) {
-      DIMMER_ASSIGN_OR_RETURN(const bool set, token.Bool(flag, false));
-      if (set) {
-        return absl::UnimplementedError(
-            fmt::format("{}: {}: found true for {}, expected false", token.where(), flag, content));
-      }
-    }
-    tokens.emplace_back(id, std::move(content));
-  }
-  std::sort(tokens.begin(), tokens.end());
-  for (auto& [id, content] : tokens) {
-    const auto index = static_cast<size_t>(id);
-    if (index == vocab.size()) vocab.push_back(content);
-    if (index >= vocab.size() || vocab[index] != content) {
-      return absl::InvalidArgumentError(
-          fmt::format("{}: added_tokens: found {} with id {}, expected the vocabulary's id, or the "
-                      "next free one",
-                      fields.where(), content, id));
-    }
-    specials.push_back(std::move(content));
-  }
-  return absl::OkStatus();
-}
-
-// The tokens that a post-processor puts around a text: BertProcessing names them, a template has
-// them as its first and last piece for a single text.
-absl::Status ReadPostProcessor(const JsonFields& fields, WordPieceOptions& options) {
-  DIMMER_ASSIGN_OR_RETURN(const JsonFields post, fields.Object("post_processor"));
-  DIMMER_ASSIGN_OR_RETURN(const std::string type, post.String("type"));
-  const nlohmann::json& json = post.json();
-  const auto token_of = [](const nlohmann::json& value) {
-    return value.is_string() ? value.get<std::string>() : std::string();
-  };
-  std::string start, end;
-  if (type == "BertProcessing") {
-    const nlohmann::json cls = json.value("cls", nlohmann::json::array());
-    const nlohmann::json sep = json.value("sep", nlohmann::json::array());
-    if (cls.is_array() && !cls.empty()) start = token_of(cls[0]);
-    if (sep.is_array() && !sep.empty()) end = token_of(sep[0]);
-  } else if (type == "TemplateProcessing") {
-    const nlohmann::json single = json.value("single", nlohmann::json::array());
-    const nlohmann::json pair = json.value("pair", nlohmann::json::array());
-    const auto piece = [&](const nlohmann::json& items, size_t i) -> std::string {
-      const nlohmann::json none;
-      const nlohmann::json& special = items[i].is_object() && items[i].contains("SpecialToken")
-                                          ? items[i]["SpecialToken"]
-                                          : none;
-      return special.is_object() && special.contains("id") ? token_of(special["id"]) : "";
-    };
-    // [CLS] A [SEP] and [CLS] A [SEP] B [SEP].
-    if (single.is_array() && single.size() == 3 && pair.is_array() && pair.size() == 5 &&
-        piece(single, 0) == piece(pair, 0) && piece(single, 2) == piece(pair, 2) &&
-        piece(single, 2) == piece(pair, 4)) {
-      start = piece(single, 0);
-      end = piece(single, 2);
-    }
-  }
-  if (start.empty() || end.empty()) {
-    return absl::UnimplementedError(
-        fmt::format("{}: found a {} of another form, expected [CLS] text [SEP] (pair [SEP])",
-                    post.where(), type));
-  }
-  options.start_token = std::move(start);
-  options.end_token = std::move(end);
-  return absl::OkStatus();
-}
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerJson(const std::string& directory) {
   const std::string path = directory + "/tokenizer.json";
   DIMMER_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
   DIMMER_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(text, path));
   DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(json, path));
-  DIMMER_ASSIGN_OR_RETURN(const JsonFields model, ExpectType(fields, "model", "WordPiece"));
-  DIMMER_ASSIGN_OR_RETURN(const JsonFields normalizer,
-                          ExpectType(fields, "normalizer", "BertNormalizer"));
-  DIMMER_RETURN_IF_ERROR(ExpectType(fields, "pre_tokenizer", "BertPreTokenizer").status());
-  WordPieceOptions options;
-  DIMMER_RETURN_IF_ERROR(
-      ReadNormalizer(normalizer, "lowercase", "handle_chinese_chars", options.normalizer));
-  DIMMER_RETURN_IF_ERROR(ApplyConfig(directory + "/tokenizer_config.json", options.normalizer));
-  DIMMER_ASSIGN_OR_RETURN(options.continuing_prefix,
-                          model.String("continuing_subword_prefix", "##"));
-  DIMMER_ASSIGN_OR_RETURN(options.unknown_token, model.String("unk_token", "[UNK]"));
-  DIMMER_ASSIGN_OR_RETURN(options.max_word_characters,
-                          model.Int("max_input_chars_per_word", 1, 1 << 16, 100));
-  DIMMER_RETURN_IF_ERROR(ReadPostProcessor(fields, options));
-  DIMMER_ASSIGN_OR_RETURN(std::vector<std::string> vocab, ReadVocab(model));
-  options.special_tokens.clear();
-  DIMMER_RETURN_IF_ERROR(ReadAddedTokens(fields, vocab, options.special_tokens));
-  absl::StatusOr<std::unique_ptr<WordPiece>> tokenizer =
-      WordPiece::Create(std::move(vocab), std::move(options));
-  if (!tokenizer.ok()) return Annotate(tokenizer.status(), path);
-  return std::unique_ptr<Tokenizer>(std::move(*tokenizer));
+  DIMMER_ASSIGN_OR_RETURN(const JsonFields model, fields.Object("model"));
+  DIMMER_ASSIGN_OR_RETURN(const std::string type, model.String("type"));
+  if (type == "WordPiece") return LoadWordPieceJson(directory, fields);
+  if (type == "BPE") return LoadBpeJson(directory, fields);
+  return absl::UnimplementedError(
+      fmt::format("{}: type: found {}, expected WordPiece or BPE", model.where(), type));
 }
 
-// One token a line; a last line without an end counts, an empty last line does not.
-std::vector<std::string> SplitLines(std::string_view text) {
-  std::vector<std::string> lines;
-  while (!text.empty()) {
-    const size_t end = text.find('\n');
-    std::string_view line = text.substr(0, end);
-    if (line.ends_with('\r')) line.remove_suffix(1);
-    lines.emplace_back(line);
-    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+// The files of the directory that are named like llama2.c's tokenizers: tokenizer.bin, tok512.bin.
+std::vector<std::string> Llama2cFiles(const std::string& directory) {
+  std::vector<std::string> found;
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(directory, error), end; !error && it != end;
+       it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (name.starts_with("tok") && name.ends_with(".bin")) found.push_back(name);
   }
-  return lines;
-}
-
-absl::StatusOr<std::unique_ptr<Tokenizer>> LoadVocabTxt(const std::string& directory) {
-  const std::string path = directory + "/vocab.txt";
-  const std::string config_path = directory + "/tokenizer_config.json";
-  WordPieceOptions options;
-  DIMMER_ASSIGN_OR_RETURN(const nlohmann::json json, ReadConfig(config_path));
-  DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(json, config_path));
-  DIMMER_RETURN_IF_ERROR(
-      ReadNormalizer(fields, "do_lower_case", "tokenize_chinese_chars", options.normalizer));
-  DIMMER_RETURN_IF_ERROR(ReadSpecialTokens(fields, options));
-  DIMMER_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
-  absl::StatusOr<std::unique_ptr<WordPiece>> tokenizer =
-      WordPiece::Create(SplitLines(text), std::move(options));
-  if (!tokenizer.ok()) return Annotate(tokenizer.status(), path);
-  return std::unique_ptr<Tokenizer>(std::move(*tokenizer));
+  std::sort(found.begin(), found.end());
+  return found;
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& directory) {
-  if (Exists(directory + "/tokenizer.json")) {
-    return LoadTokenizerJson(directory);
+  const auto has = [&](const char* name) { return FileExists(directory + "/" + name); };
+  if (has("tokenizer.json")) return LoadTokenizerJson(directory);
+  if (has("vocab.json") && has("merges.txt")) {
+    return LoadGpt2Files(directory, "vocab.json", "merges.txt");
   }
-  if (Exists(directory + "/vocab.txt")) return LoadVocabTxt(directory);
-  return absl::NotFoundError(
-      fmt::format("{}: found neither tokenizer.json nor vocab.txt", directory));
+  if (has("encoder.json") && has("vocab.bpe")) {
+    return LoadGpt2Files(directory, "encoder.json", "vocab.bpe");
+  }
+  if (has("vocab.txt")) return LoadWordPieceVocab(directory);
+  const std::vector<std::string> bins = Llama2cFiles(directory);
+  if (bins.size() > 1) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: found {}, expected one tokenizer", directory, fmt::join(bins, " and ")));
+  }
+  if (bins.size() == 1) return LoadLlama2cTokenizer(directory + "/" + bins[0]);
+  return absl::NotFoundError(fmt::format(
+      "{}: found neither tokenizer.json nor vocab.txt nor vocab.json with merges.txt nor "
+      "encoder.json with vocab.bpe nor tok*.bin",
+      directory));
 }
 
 }  // namespace dimmer

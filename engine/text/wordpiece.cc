@@ -11,31 +11,9 @@
 namespace dimmer {
 namespace {
 
-absl::Status CheckUtf8(std::string_view text, std::string_view which) {
-  const std::optional<size_t> offset = FindInvalidUtf8(text);
-  if (!offset) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      fmt::format("{} is not valid UTF-8: found byte 0x{:02x} at offset {}", which,
-                  static_cast<unsigned char>(text[*offset]), *offset));
-}
-
 constexpr size_t kAllTokens = std::numeric_limits<size_t>::max();
 // A text that will be cut is tokenized in parts of about this size.
 constexpr size_t kPartBytes = 4096;
-
-// Cuts the longer of the two, token by token from its end, until both fit: as "longest_first" of
-// Hugging Face.
-void TruncateLongestFirst(size_t room, std::vector<int32_t>& a, std::vector<int32_t>& b) {
-  size_t short_length = std::min(a.size(), b.size());
-  size_t long_length = room > short_length ? room - short_length : 0;
-  if (long_length < short_length) {
-    short_length = room / 2;
-    long_length = room - short_length;
-  }
-  const bool a_is_longer = a.size() > b.size();
-  a.resize(std::min(a.size(), a_is_longer ? long_length : short_length));
-  b.resize(std::min(b.size(), a_is_longer ? short_length : long_length));
-}
 
 // What becomes of an ASCII byte: dropped, a blank, punctuation, or the byte itself.
 enum class AsciiKind : uint8_t { kDrop, kSpace, kPunctuation, kWord };
@@ -82,10 +60,11 @@ absl::StatusOr<std::unique_ptr<WordPiece>> WordPiece::Create(std::vector<std::st
       t.longest_continuing_ = std::max(t.longest_continuing_, rest.size());
     }
   }
+  int32_t start = 0, end = 0;
   const std::pair<const std::string*, int32_t*> wanted[] = {
       {&t.options_.unknown_token, &t.unknown_},
-      {&t.options_.start_token, &t.start_},
-      {&t.options_.end_token, &t.end_}};
+      {&t.options_.start_token, &start},
+      {&t.options_.end_token, &end}};
   for (const auto& [token, id] : wanted) {
     const auto it = t.first_.find(*token);
     if (it == t.first_.end()) {
@@ -93,15 +72,19 @@ absl::StatusOr<std::unique_ptr<WordPiece>> WordPiece::Create(std::vector<std::st
     }
     *id = it->second;
   }
+  using enum TextTemplate::What;
+  t.around_.single = {{kToken, start, 0}, {kFirst, 0, 0}, {kToken, end, 0}};
+  t.around_.pair = t.around_.single;
+  t.around_.pair.insert(t.around_.pair.end(), {{kSecond, 0, 1}, {kToken, end, 1}});
+  t.is_special_.resize(t.vocab_.size());
+  std::vector<AddedTokens::Token> specials;
   for (const std::string& token : t.options_.special_tokens) {
     const auto it = t.first_.find(token);
     if (token.empty() || it == t.first_.end()) continue;
-    t.specials_.push_back({token, it->second});
-    t.special_starts_ += token[0];
+    t.is_special_[static_cast<size_t>(it->second)] = true;
+    specials.push_back({token, it->second});
   }
-  std::stable_sort(t.specials_.begin(), t.specials_.end(), [](const Special& a, const Special& b) {
-    return a.text.size() > b.text.size();
-  });
+  t.specials_ = AddedTokens(std::move(specials));
   return tokenizer;
 }
 
@@ -127,32 +110,7 @@ absl::StatusOr<Encoding> WordPiece::Encode(std::string_view text,
     Tokenize(*pair, kAllTokens, b);
   }
 
-  Encoding encoding;
-  if (options.max_tokens > 0 && a.size() + b.size() + special > options.max_tokens) {
-    const size_t room = options.max_tokens > special ? options.max_tokens - special : 0;
-    if (!options.truncate || options.max_tokens < special) {
-      return absl::InvalidArgumentError(fmt::format("text has {} tokens, at most {} are taken",
-                                                    a.size() + b.size() + special,
-                                                    options.max_tokens));
-    }
-    if (pair) {
-      TruncateLongestFirst(room, a, b);
-    } else {
-      a.resize(room);
-    }
-    encoding.truncated = true;
-  }
-
-  const auto append = [&](const std::vector<int32_t>& ids, int32_t type, bool start) {
-    if (options.add_special_tokens && start) encoding.ids.push_back(start_);
-    encoding.ids.insert(encoding.ids.end(), ids.begin(), ids.end());
-    if (options.add_special_tokens) encoding.ids.push_back(end_);
-    encoding.type_ids.resize(encoding.ids.size(), type);
-  };
-  encoding.ids.reserve(a.size() + b.size() + special);
-  append(a, 0, /*start=*/true);
-  if (pair) append(b, 1, /*start=*/false);
-  return encoding;
+  return Assemble(std::move(a), std::move(b), pair.has_value(), around_, options);
 }
 
 std::string_view WordPiece::TokenOf(int32_t id) const {
@@ -162,35 +120,19 @@ std::string_view WordPiece::TokenOf(int32_t id) const {
 
 std::string_view WordPiece::BytesOf(int32_t id) const {
   std::string_view token = TokenOf(id);
-  const auto is_special = [&](const Special& special) { return special.id == id; };
-  if (std::any_of(specials_.begin(), specials_.end(), is_special)) return {};
+  if (token.empty() || is_special_[static_cast<size_t>(id)]) return {};
   const std::string& prefix = options_.continuing_prefix;
   if (token.starts_with(prefix)) token.remove_prefix(prefix.size());
   return token;
 }
 
-const WordPiece::Special* WordPiece::SpecialAt(std::string_view text, size_t offset) const {
-  const std::string_view rest = text.substr(offset);
-  for (const Special& special : specials_) {
-    if (rest.starts_with(special.text)) return &special;
-  }
-  return nullptr;
-}
-
 bool WordPiece::Tokenize(std::string_view text, size_t enough, std::vector<int32_t>& ids) const {
   size_t begin = 0;
-  size_t at = text.find_first_of(special_starts_);
-  while (at != std::string_view::npos) {
-    const Special* special = SpecialAt(text, at);
-    if (special == nullptr) {
-      at = text.find_first_of(special_starts_, at + 1);
-      continue;
-    }
-    if (!TokenizePlain(text.substr(begin, at - begin), enough, ids)) return false;
+  while (const std::optional<AddedTokens::Match> special = specials_.Find(text, begin)) {
+    if (!TokenizePlain(text.substr(begin, special->begin - begin), enough, ids)) return false;
     ids.push_back(special->id);
     if (ids.size() >= enough) return false;
-    begin = at + special->text.size();
-    at = text.find_first_of(special_starts_, begin);
+    begin = special->end;
   }
   return TokenizePlain(text.substr(begin), enough, ids);
 }

@@ -14,7 +14,9 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/text/added_tokens.h"
 #include "engine/text/bert_normalizer.h"
+#include "engine/text/encoding.h"
 #include "engine/text/tokenizer.h"
 
 namespace dimmer {
@@ -51,15 +53,10 @@ class WordPiece : public Tokenizer {
     }
   };
   using Pieces = absl::flat_hash_map<std::string, int32_t, Hash, std::equal_to<>>;
-  struct Special {
-    std::string text;
-    int32_t id;
-  };
 
   WordPiece() = default;
   // Appends the tokens of `text`; once there are `enough` it may stop, and returns false.
   bool Tokenize(std::string_view text, size_t enough, std::vector<int32_t>& ids) const;
-  const Special* SpecialAt(std::string_view text, size_t offset) const;
   bool TokenizePlain(std::string_view text, size_t enough, std::vector<int32_t>& ids) const;
   void TokenizePart(std::string_view text, size_t enough, std::vector<int32_t>& ids) const;
   void TokenizeAscii(std::string_view text, size_t enough, std::vector<int32_t>& ids) const;
@@ -72,11 +69,10 @@ class WordPiece : public Tokenizer {
   Pieces continuing_;         // pieces that go on, without their prefix
   size_t longest_first_ = 0;  // bytes
   size_t longest_continuing_ = 0;
-  std::vector<Special> specials_;  // longest first
-  std::string special_starts_;     // first bytes of specials_
+  AddedTokens specials_;
+  std::vector<bool> is_special_;  // by id
+  TextTemplate around_;
   int32_t unknown_ = 0;
-  int32_t start_ = 0;
-  int32_t end_ = 0;
 };
 
 }  // namespace dimmer

@@ -129,7 +129,7 @@ TEST_F(TokenizerFilesTest, RefusesKindsItDoesNotKnowByName) {
     json value;
     const char* expected;
   } cases[] = {
-      {"/model/type", "BPE", "model: type: found BPE, expected WordPiece"},
+      {"/model/type", "Unigram", "model: type: found Unigram, expected WordPiece or BPE"},
       {"/normalizer/type", "NFKC", "normalizer: type: found NFKC, expected BertNormalizer"},
       {"/normalizer", nullptr, "normalizer: found nothing"},
       {"/pre_tokenizer/type", "ByteLevel", "found ByteLevel, expected BertPreTokenizer"},
