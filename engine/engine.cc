@@ -10,6 +10,7 @@
 #include "engine/model_table.h"
 #include "engine/request_walk.h"
 #include "engine/tau_control.h"
+#include "engine/text_sink.h"
 #include "engine/util/status.h"
 
 namespace dimmer {
@@ -44,10 +45,13 @@ struct Engine::Ticket::State {
   std::atomic<bool> cancelled = false;
   Scheduler* scheduler = nullptr;  // valid while `call` is set
   std::shared_ptr<Call> call;      // from the hand-over to the answer
+  std::shared_ptr<TextSink> sink;  // the same, of a generation
 
   void Forget() {
+    std::shared_ptr<TextSink> last;  // what its on_piece holds may hold a ticket
     std::lock_guard lock(mutex);
     call = nullptr;
+    last = std::move(sink);
   }
 };
 
@@ -56,6 +60,14 @@ void Engine::Ticket::Cancel() {
   state_->cancelled = true;
   std::lock_guard lock(state_->mutex);
   if (state_->call != nullptr) state_->scheduler->Cancel(state_->call);
+}
+
+void Engine::Ticket::Resume() {
+  if (state_ == nullptr) return;
+  std::lock_guard lock(state_->mutex);
+  if (state_->sink == nullptr) return;
+  state_->sink->Resume();
+  state_->scheduler->Wake();
 }
 
 class Engine::Impl {
@@ -80,7 +92,8 @@ class Engine::Impl {
     auto state = std::make_shared<Ticket::State>();
     const size_t weight = std::max<size_t>(SequenceCount(request), 1);
     // Shared, because a std::function must be copyable.
-    auto walk = std::make_shared<Walk>(Walk{std::move(request), std::move(done), state});
+    auto walk =
+        std::make_shared<Walk>(Walk{std::move(request), std::move(done), state, Clock::now()});
     absl::Status added = CheckTextSizes(walk->request);
     if (added.ok()) {
       added = front_.Add(weight, [this, walk](bool closing) { Start(walk, closing); });
@@ -105,6 +118,7 @@ class Engine::Impl {
     Request request;
     Done done;
     std::shared_ptr<Ticket::State> state;
+    Clock::time_point submitted;
   };
 
   template <typename Seconds>
@@ -157,13 +171,29 @@ class Engine::Impl {
   }
 
   static Response Answer(const LoadedModel& model, std::span<Sequence> sequences,
-                         const std::vector<bool>& truncated) try {
-    return MakeResponse(model, sequences, truncated);
+                         const std::vector<bool>& truncated, TextSink* sink) try {
+    Response response = MakeResponse(model, sequences, truncated);
+    if (sink != nullptr && response.status.ok()) {
+      response.status = sink->Finish(response.results.front());
+      if (!response.status.ok()) response.results.clear();
+    }
+    return response;
   } catch (const std::exception& error) {  // out of memory
     return {.status = absl::InternalError(fmt::format("no answer was made: {}", error.what())),
             .model = model.name(),
             .version = model.served->version,
             .results = {}};
+  }
+
+  static std::shared_ptr<TextSink> MakeSink(Walk& walk, const LoadedModel& model, Call& call) {
+    Sequence& sequence = call.sequences.front();
+    std::vector<std::string> stops;
+    if (walk.request.generate) stops = std::move(walk.request.generate->stop);
+    auto sink =
+        std::make_shared<TextSink>(model.tokenizer, sequence.ids.back(), stops,
+                                   std::exchange(walk.request.on_piece, nullptr), walk.submitted);
+    sequence.generation->sink = sink.get();
+    return sink;
   }
 
   absl::Status HandOver(const std::shared_ptr<Walk>& walk,
@@ -175,14 +205,17 @@ class Engine::Impl {
     call->model = model->served;
     call->sequences = std::move(prepared.sequences);
     call->deadline = walk->request.deadline;
-    call->done = [walk, model, truncated = std::move(prepared.truncated)](Call& call) {
+    std::shared_ptr<TextSink> sink;
+    if (walk->request.task == Task::kGeneration) sink = MakeSink(*walk, *model, *call);
+    call->done = [walk, model, sink, truncated = std::move(prepared.truncated)](Call& call) {
       walk->state->Forget();
-      walk->done(Answer(*model, call.sequences, truncated));
+      walk->done(Answer(*model, call.sequences, truncated, sink.get()));
     };
     {
       std::lock_guard lock(walk->state->mutex);
       walk->state->scheduler = &scheduler_;
       walk->state->call = call;
+      walk->state->sink = sink;
       // Whoever cancels from now on finds the call; whoever did before has set the flag.
       if (walk->state->cancelled) call->cancelled = true;
     }

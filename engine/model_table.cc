@@ -3,11 +3,15 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/layers/kv_cache.h"
 #include "engine/package/package.h"
 #include "engine/util/status.h"
 
 namespace dimmer {
 namespace {
+
+// Where config.yaml says nothing: 64 whole contexts, or as many as this holds, but one at least.
+constexpr size_t kDefaultKvBytes = size_t{1} << 30;
 
 absl::StatusOr<std::unique_ptr<Model>> PackModel(const std::string& directory) {
   DIMMER_ASSIGN_OR_RETURN(const Package package, Package::Open(directory));
@@ -28,6 +32,17 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> TokenizerFor(const std::string&
   return *std::move(tokenizer);
 }
 
+// Null for a model that keeps no keys and values.
+std::shared_ptr<KvPool> PoolFor(const ServingConfig& serving, const ModelInfo& info,
+                                uint32_t context) {
+  if (info.kv.layers == 0) return nullptr;
+  const size_t page_bytes = KvPool(info.kv, 0).page_bytes();
+  const size_t one = KvPool::PagesFor(context);
+  size_t pages = KvPool::PagesFor(serving.kv_cache_tokens);
+  if (pages == 0) pages = std::max(one, std::min(64 * one, kDefaultKvBytes / page_bytes));
+  return std::make_shared<KvPool>(info.kv, pages);
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadFromDisk(const RepositoryEntry& entry) {
@@ -43,6 +58,7 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadFromDisk(const Repository
   DIMMER_ASSIGN_OR_RETURN(loaded->tokenizer, TokenizerFor(entry.directory, info));
   const uint32_t asked = entry.serving.max_sequence_tokens;
   loaded->max_tokens = asked == 0 ? info.max_tokens : std::min(asked, info.max_tokens);
+  served->kv = PoolFor(entry.serving, info, loaded->max_tokens);
   loaded->served = std::move(served);
   return loaded;
 }

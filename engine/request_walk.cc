@@ -4,17 +4,33 @@
 #include <cmath>
 #include <utility>
 
+#include "engine/generate_request.h"
 #include "engine/util/status.h"
 
 namespace dimmer {
 namespace {
 
+std::string_view CannotDo(Task task) {
+  switch (task) {
+    case Task::kClassification:
+      return "classify: it has no classification head";
+    case Task::kEmbedding:
+      return "embed";
+    case Task::kGeneration:
+      return "generate";
+    case Task::kScoring:
+      return "score";
+  }
+  return "do this";
+}
+
+bool IsCausal(Task task) { return task == Task::kGeneration || task == Task::kScoring; }
+
 absl::Status CheckTask(Task task, const LoadedModel& model) {
   const std::vector<Task>& tasks = model.info().tasks;
   if (std::find(tasks.begin(), tasks.end(), task) != tasks.end()) return absl::OkStatus();
-  return absl::InvalidArgumentError(fmt::format(
-      "model {} ({}) cannot {}", model.name(), model.info().architecture,
-      task == Task::kClassification ? "classify: it has no classification head" : "embed"));
+  return absl::InvalidArgumentError(fmt::format("model {} ({}) cannot {}", model.name(),
+                                                model.info().architecture, CannotDo(task)));
 }
 
 absl::Status CheckTexts(const Request& request, const LoadedModel& model) {
@@ -41,7 +57,7 @@ absl::Status CheckTokenIds(const Request& request, const LoadedModel& model) {
       return absl::InvalidArgumentError(
           fmt::format("token_ids[{}] is empty, expected at least one token", i));
     }
-    if (ids.size() > model.max_tokens) {
+    if (ids.size() > model.max_tokens && request.task != Task::kGeneration) {
       return absl::InvalidArgumentError(
           fmt::format("token_ids[{}] has {} tokens, the model takes {}; token ids are never cut", i,
                       ids.size(), model.max_tokens));
@@ -67,12 +83,33 @@ absl::StatusOr<Encoding> Encode(const Request& request, const LoadedModel& model
                                .max_tokens = request.truncate ? size_t{model.max_tokens} : 0,
                                .truncate = request.truncate});
   if (!encoding.ok()) return Annotate(encoding.status(), where);
-  if (encoding->ids.size() > model.max_tokens) {
+  // A prompt's length is checked with what it is to be continued by.
+  if (encoding->ids.size() > model.max_tokens && request.task != Task::kGeneration) {
     return absl::InvalidArgumentError(
         fmt::format("{} has {} tokens, the model takes {}; set truncate to have it cut", where,
                     encoding->ids.size(), model.max_tokens));
   }
   return encoding;
+}
+
+absl::Status PlanSequences(const Request& request, const LoadedModel& model,
+                           const TauSettings& settings, std::span<const uint32_t> tokens,
+                           std::span<Sequence> sequences) {
+  if (request.task == Task::kGeneration) {
+    return PrepareGeneration(request, model, settings, sequences.front());
+  }
+  const ModelInfo& info = model.info();
+  const auto plan = [&] {
+    if (request.task == Task::kScoring) {
+      return PlanScoring(request.budget, settings, info.cost, tokens);
+    }
+    const bool headless = request.task == Task::kEmbedding;
+    return PlanCall(request.budget, settings, headless ? info.cost.WithoutHead() : info.cost,
+                    info.calibration, tokens);
+  };
+  DIMMER_ASSIGN_OR_RETURN(std::vector<ComputePlan> plans, plan());
+  for (size_t i = 0; i < plans.size(); ++i) sequences[i].plan = std::move(plans[i]);
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -103,6 +140,7 @@ absl::Status CheckRequest(const Request& request, const LoadedModel& model) {
   if (!request.texts.empty() && !request.token_ids.empty()) {
     return absl::InvalidArgumentError("token_ids: cannot be combined with texts");
   }
+  if (IsCausal(request.task)) DIMMER_RETURN_IF_ERROR(CheckGenerate(request, model));
   return request.texts.empty() ? CheckTokenIds(request, model) : CheckTexts(request, model);
 }
 
@@ -127,16 +165,14 @@ absl::StatusOr<Prepared> Prepare(const Request& request, const LoadedModel& mode
       sequence.type_ids = std::move(encoding.type_ids);
       prepared.truncated[i] = encoding.truncated;
     }
+    if (sequence.ids.empty() && IsCausal(request.task)) {
+      DIMMER_ASSIGN_OR_RETURN(const int32_t first, FirstToken(model));
+      sequence.ids.push_back(first);
+    }
     tokens[i] = static_cast<uint32_t>(sequence.ids.size());
   }
   DIMMER_RETURN_IF_ERROR(check());
-  const ModelInfo& info = model.info();
-  DIMMER_ASSIGN_OR_RETURN(
-      std::vector<ComputePlan> plans,
-      request.task == Task::kEmbedding
-          ? PlanCall(request.budget, settings, info.cost.WithoutHead(), info.calibration, tokens)
-          : PlanCall(request.budget, settings, info.cost, info.calibration, tokens));
-  for (size_t i = 0; i < count; ++i) prepared.sequences[i].plan = std::move(plans[i]);
+  DIMMER_RETURN_IF_ERROR(PlanSequences(request, model, settings, tokens, prepared.sequences));
   return prepared;
 }
 
@@ -181,6 +217,11 @@ Response MakeResponse(const LoadedModel& model, std::span<Sequence> sequences,
     if (sequence.task == Task::kClassification) {
       result.scores = Scores(sequence.logits, model.info().multi_label);
       result.logits = std::move(sequence.logits);
+    }
+    result.logprobs = std::move(sequence.token_logprobs);
+    if (sequence.generation != nullptr) {
+      result.finish_reason = sequence.generation->finish_reason;
+      result.seed = sequence.generation->sampling.seed;
     }
     response.usage.Add(result.usage);
   }

@@ -22,6 +22,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "engine/budget/budget.h"
@@ -47,6 +48,13 @@ struct GenerationSize {
 // message names. A model without experts always runs dense.
 absl::StatusOr<ComputePlan> PlanGeneration(const Budget& budget, const TauSettings& settings,
                                            const CostModel& cost, const GenerationSize& size);
+
+// Plans for scoring the texts of one call, of `tokens[i]` tokens each: flop_fraction holds for each
+// text; what max_flops leaves above the floors is shared out by tokens. Errors as above.
+absl::StatusOr<std::vector<ComputePlan>> PlanScoring(const Budget& budget,
+                                                     const TauSettings& settings,
+                                                     const CostModel& cost,
+                                                     std::span<const uint32_t> tokens);
 
 class GenerationBudget {
  public:

@@ -76,4 +76,37 @@ absl::StatusOr<ComputePlan> PlanGeneration(const Budget& budget, const TauSettin
   return absl::InternalError("budget: a kind that ValidateBudget does not know");
 }
 
+absl::StatusOr<std::vector<ComputePlan>> PlanScoring(const Budget& budget,
+                                                     const TauSettings& settings,
+                                                     const CostModel& cost,
+                                                     std::span<const uint32_t> tokens) {
+  const CostBounds bounds(cost, settings.min_tau, settings.max_tau);
+  uint64_t floor = 0, all = 0;
+  for (const uint32_t count : tokens) {
+    floor += bounds.FloorFlops(cost, GenerationSize{.prompt_tokens = count}.Least());
+    all += count;
+  }
+  if (budget.kind == Budget::Kind::kMaxFlops && budget.max_flops > 0 && budget.max_flops < floor) {
+    return absl::FailedPreconditionError(
+        fmt::format("max_flops {} is below the floor of this call: {} FLOPs for {} text{} of {} "
+                    "tokens",
+                    budget.max_flops, floor, tokens.size(), tokens.size() == 1 ? "" : "s", all));
+  }
+  std::vector<ComputePlan> plans;
+  plans.reserve(tokens.size());
+  for (const uint32_t count : tokens) {
+    const GenerationSize size{.prompt_tokens = count};
+    Budget own = budget;
+    if (budget.kind == Budget::Kind::kMaxFlops && budget.max_flops > 0) {
+      const double share = double(count) / double(all);
+      own.max_flops = bounds.FloorFlops(cost, size.Least()) +
+                      static_cast<uint64_t>(share * double(budget.max_flops - floor));
+      // One token needs no forward pass, but a limit of 0 is none.
+      own.max_flops = std::max<uint64_t>(own.max_flops, 1);
+    }
+    DIMMER_ASSIGN_OR_RETURN(plans.emplace_back(), PlanGeneration(own, settings, cost, size));
+  }
+  return plans;
+}
+
 }  // namespace dimmer

@@ -23,12 +23,14 @@
 #include "engine/budget/calibration.h"
 #include "engine/budget/cost_model.h"
 #include "engine/budget/usage.h"
+#include "engine/layers/kv_cache.h"
+#include "engine/models/generation.h"
 #include "engine/package/package.h"
 #include "engine/util/thread_pool.h"
 
 namespace dimmer {
 
-enum class Task : uint8_t { kClassification, kEmbedding };
+enum class Task : uint8_t { kClassification, kEmbedding, kGeneration, kScoring };
 
 struct ModelInfo {
   std::string architecture;         // "BertForSequenceClassification"
@@ -39,6 +41,9 @@ struct ModelInfo {
   uint32_t width = 0;               // d
   uint32_t layers = 0;
   uint32_t vocab_size = 0;
+  KvShape kv;                       // all 0: keeps no keys and values (encoders)
+  std::vector<int32_t> end_ids;     // tokens that end a text
+  uint32_t default_max_tokens = 0;  // of a generation that does not say
   std::string dtype;  // of the stored weights
   uint64_t parameters = 0;
   uint64_t weight_bytes = 0;  // resident
@@ -53,9 +58,11 @@ struct ModelInfo {
 struct Sequence {
   // In.
   Task task = Task::kClassification;
-  std::vector<int32_t> ids;
+  std::vector<int32_t> ids;  // a generation's prompt, to which its tokens are appended
   std::vector<int32_t> type_ids;  // same length
   ComputePlan plan;
+  std::unique_ptr<Generation> generation;  // kGeneration: never null
+  KvPages kv;  // reserved by the scheduler before the first step, released when finished
   // Checked between layers. The sequence leaves the batch with Cancelled or DeadlineExceeded.
   const std::atomic<bool>* cancelled = nullptr;
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
@@ -65,7 +72,8 @@ struct Sequence {
   absl::Status status;
   std::vector<float> logits;     // [classes]
   std::vector<float> embedding;  // [d], mean over tokens, L2-normalised
-  Usage usage;                   // without times
+  std::vector<float> token_logprobs;  // kScoring: log p(ids[i + 1] | ids[0..i]), [ids - 1]
+  Usage usage;                        // without times
 };
 
 // What a batch did, gathered locally and flushed once per batch into metrics.
@@ -75,7 +83,9 @@ struct ModuleStats {
   uint64_t non_finite_scores = 0;           // tokens whose router gave a non-finite score
 };
 struct StepStats {
-  uint64_t tokens = 0;
+  uint64_t tokens = 0;         // rows that ran
+  uint64_t prompt_tokens = 0;  // of them, tokens of prompts and of encoders' texts
+  uint64_t output_tokens = 0;  // tokens that generations got
   std::vector<ModuleStats> modules;  // as CostModel::moe
 };
 

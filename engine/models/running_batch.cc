@@ -52,6 +52,7 @@ RunningBatch::RunningBatch(const ModelInfo& info, uint32_t type_vocab_size,
   Layout();
   if (stats_ == nullptr) return;
   stats_->tokens += tokens_;
+  stats_->prompt_tokens += tokens_;
   stats_->modules.resize(modules);
   for (size_t m = 0; m < modules; ++m) {
     stats_->modules[m].expert_tokens.resize(cost.moe[m].experts);

@@ -17,6 +17,7 @@ namespace fs = std::filesystem;
 constexpr uint64_t kMaxConfigBytes = 1 << 20;
 constexpr uint32_t kMaxBatchTokens = 1 << 20;
 constexpr uint32_t kMaxBatchSize = 1 << 16;
+constexpr uint32_t kMaxKvCacheTokens = 1 << 28;
 
 // At the line of the key: an absent value is reported at the line of what follows it.
 absl::Status WrongValue(const std::string& path, const YAML::Node& key, const YAML::Node& node,
@@ -61,9 +62,12 @@ absl::Status ReadKey(const std::string& path, const std::string& key, const YAML
   if (key == "max_sequence_tokens") {
     return ReadCount(path, key_node, value, 0, kMaxBatchTokens, config.max_sequence_tokens);
   }
+  if (key == "kv_cache_tokens") {
+    return ReadCount(path, key_node, value, 0, kMaxKvCacheTokens, config.kv_cache_tokens);
+  }
   return absl::InvalidArgumentError(fmt::format(
       "{}:{}: found unknown key {}, expected default_tau, min_tau, max_tau, max_batch_tokens, "
-      "max_batch_size or max_sequence_tokens",
+      "max_batch_size, max_sequence_tokens or kv_cache_tokens",
       path, key_node.Mark().line + 1, key));
 }
 

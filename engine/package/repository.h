@@ -19,6 +19,9 @@ struct ServingConfig {
   uint32_t max_batch_tokens = 4096;
   uint32_t max_batch_size = 64;
   uint32_t max_sequence_tokens = 0;  // 0: the model's maximum
+  // Tokens whose keys and values fit in memory at the same time, all generations together. 0: as
+  // many as 64 times the longest context or 1 GiB takes, whichever is less, but one context.
+  uint32_t kv_cache_tokens = 0;
 };
 
 struct RepositoryEntry {

@@ -2,14 +2,17 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <exception>
 #include <functional>
+#include <iterator>
+#include <list>
 #include <map>
 #include <mutex>
 #include <thread>
 #include <utility>
 
+#include "engine/layers/kv_cache.h"
 #include "engine/layers/workspace.h"
+#include "engine/scheduler/batch.h"
 #include "engine/scheduler/call_queue.h"
 #include "engine/util/status.h"
 
@@ -18,48 +21,30 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-uint64_t Microseconds(std::chrono::nanoseconds time) {
-  return std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::microseconds>(time).count());
-}
-
 absl::Status WhyDead(const Call& call) {
   return call.cancelled.load(std::memory_order_relaxed) ? RequestCancelled() : RequestTimedOut();
 }
 
-StepStats EmptyStats(const ModelInfo& info) {
-  StepStats stats;
-  stats.modules.resize(info.cost.moe.size());
-  for (size_t i = 0; i < stats.modules.size(); ++i) {
-    stats.modules[i].expert_tokens.resize(info.cost.moe[i].experts);
-    stats.modules[i].experts_per_token.resize(info.cost.moe[i].experts + size_t{1});
-  }
-  return stats;
+absl::Status ShuttingDown() { return absl::UnavailableError("GRPC server is shutting down"); }
+
+bool Generates(const Call& call) {
+  return std::any_of(call.sequences.begin(), call.sequences.end(),
+                     [](const Sequence& sequence) { return sequence.generation != nullptr; });
 }
 
-// Runs the model. An exception (out of memory, in practice) fails what was in the batch, not the
-// worker.
-void Step(const Batch& batch, ThreadPool& pool, Workspace& workspace, StepStats& stats) {
-  absl::Status failure;
-  try {
-    stats = EmptyStats(batch.model->model->info());
-    StepContext context{.pool = pool, .workspace = workspace, .stats = &stats};
-    std::vector<Sequence*> sequences;
-    sequences.reserve(batch.items.size());
-    for (const Batch::Item& item : batch.items) sequences.push_back(item.sequence);
-    batch.model->model->Forward(sequences, context);
-    return;
-  } catch (const std::exception& error) {
-    failure = absl::InternalError(
-        fmt::format("model {}: the forward pass failed: {}", batch.model->name, error.what()));
-  } catch (...) {
-    failure =
-        absl::InternalError(fmt::format("model {}: the forward pass failed", batch.model->name));
+// What could never be admitted.
+absl::Status CheckPages(const Call& call) {
+  const KvPool* pool = call.model->kv.get();
+  if (pool == nullptr) return absl::OkStatus();
+  for (const Sequence& sequence : call.sequences) {
+    const size_t tokens = KvTokens(sequence);
+    if (KvPool::PagesFor(tokens) <= pool->pages()) continue;
+    return absl::InvalidArgumentError(
+        fmt::format("{} tokens in all need {} pages of the model's key-value cache, which has {} "
+                    "(of {} tokens each); ask for fewer tokens",
+                    tokens, KvPool::PagesFor(tokens), pool->pages(), kKvPageTokens));
   }
-  for (const Batch::Item& item : batch.items) {
-    if (item.sequence->finished) continue;
-    item.sequence->status = failure;
-    item.sequence->finished = true;
-  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -92,10 +77,9 @@ class Scheduler::Impl {
   void Stop() {
     {
       std::lock_guard lock(mutex_);
-      closed_ = true;
-      stopping_ = true;
+      closed_ = stopping_ = ending_ = true;
       for (const auto& job : queue_.TakeAll()) {
-        Refuse(job, absl::UnavailableError("GRPC server is shutting down"), unanswered_);
+        Refuse(job, ShuttingDown(), unanswered_);
       }
     }
     work_.notify_all();
@@ -113,6 +97,7 @@ class Scheduler::Impl {
     if (call->sequences.empty()) {
       return absl::InvalidArgumentError("the call has no sequences");
     }
+    DIMMER_RETURN_IF_ERROR(CheckPages(*call));
     const auto job = std::make_shared<Job>(Job{.call = call, .open = call->sequences.size()});
     for (Sequence& sequence : call->sequences) {
       sequence.cancelled = &call->cancelled;
@@ -120,7 +105,7 @@ class Scheduler::Impl {
     }
     {
       std::lock_guard lock(mutex_);
-      if (closed_) return absl::UnavailableError("GRPC server is shutting down");
+      if (closed_) return ShuttingDown();
       call->enqueued = Clock::now();
       DIMMER_RETURN_IF_ERROR(queue_.Push(job));
       ++unanswered_calls_;
@@ -128,8 +113,8 @@ class Scheduler::Impl {
       // Cancelled before it was known here: Cancel() did not find it.
       if (call->cancelled.load(std::memory_order_relaxed)) Bury(job);
       if (call->deadline < clerk_wakes_) chores_.notify_all();
+      NotifyWorker();
     }
-    work_.notify_one();
     return absl::OkStatus();
   }
 
@@ -137,6 +122,12 @@ class Scheduler::Impl {
     call->cancelled.store(true, std::memory_order_relaxed);
     std::lock_guard lock(mutex_);
     if (const std::shared_ptr<Job> job = queue_.Find(call.get())) Bury(job);
+    WakePaused();  // it may sit out its steps
+  }
+
+  void Wake() {
+    std::lock_guard lock(mutex_);
+    WakePaused();
   }
 
   bool Drain(Clock::time_point deadline) {
@@ -147,7 +138,15 @@ class Scheduler::Impl {
       idle_.wait(lock, idle);
       return true;
     }
-    return idle_.wait_until(lock, deadline, idle);
+    if (idle_.wait_until(lock, deadline, idle)) return true;
+    // What takes one step more is finished; what could go on for ever is not.
+    ending_ = true;
+    for (const auto& job : queue_.TakeIf([](const Job& job) { return Generates(*job.call); })) {
+      Refuse(job, ShuttingDown(), unanswered_);
+    }
+    chores_.notify_all();
+    work_.notify_all();
+    return false;
   }
 
   Load load(const std::string& model) const {
@@ -171,20 +170,104 @@ class Scheduler::Impl {
 
   void Work(ThreadPool& pool) {
     Workspace workspace;
-    Batch batch;
+    std::list<Batch> batches;          // one of a model at most, the one whose turn it is first
+    const ServedModel* ran = nullptr;  // in the last step
     Calls finished;
     std::unique_lock lock(mutex_);
     while (true) {
-      work_.wait(lock, [&] { return stopping_ || !batch.empty() || !queue_.empty(); });
-      Fill(batch, finished);
-      if (!queue_.empty()) work_.notify_one();  // more than this worker can take
-      if (batch.empty() && finished.empty() && stopping_) return;
+      const uint64_t wakes = wakes_;
+      EndAndFill(batches, ran, finished);
+      if (batches.empty() && finished.empty() && stopping_) return;
       lock.unlock();
-      if (!batch.empty()) Advance(batch, pool, workspace);
+      ran = AdvanceNext(batches, pool, workspace);
       lock.lock();
-      Settle(batch, finished);
+      Settle(batches, finished);
+      if (ran == nullptr && finished.empty()) Rest(lock, batches, wakes);
       Answer(finished, lock);
     }
+  }
+
+  // Under the lock: what must not go on leaves `batches`, and what waits joins them. A new batch
+  // takes its turn among the others, so that a stream without end holds up no other model. Where a
+  // worker has nothing at all to do, what waits is left to it.
+  void EndAndFill(std::list<Batch>& batches, const ServedModel* ran, Calls& finished) {
+    const Clock::time_point now = Clock::now();
+    for (Batch& batch : batches) EndStopped(batch, now, ending_);
+    Settle(batches, finished);
+    CallQueue::Jobs dead;
+    if (batches.empty() || free_workers_ == 0) {
+      for (Batch& batch : batches) CountMoved(batch, queue_.Join(batch, now, dead));
+      Batch opened = queue_.Open(batches, now, dead);
+      if (!opened.empty()) {
+        CountMoved(opened, opened.items.size());
+        // Whose turn was the last one waits longest.
+        const bool behind = !batches.empty() && batches.back().model.get() == ran;
+        batches.insert(behind ? std::prev(batches.end()) : batches.end(), std::move(opened));
+      }
+    }
+    for (const std::shared_ptr<Job>& job : dead) Refuse(job, WhyDead(*job->call), finished);
+    // More than this worker can take, or pages that it has released.
+    if (resting_workers_ > 0 && queue_.CanServe({})) NotifyWorker();
+  }
+
+  void CountMoved(const Batch& batch, size_t moved) {
+    if (moved == 0) return;
+    Load& load = loads_[batch.model->name];
+    load.queued -= moved;
+    load.running += moved;
+  }
+
+  // Without the lock: one step of the first batch that can run; then the others are ahead of it.
+  // Null if none can.
+  const ServedModel* AdvanceNext(std::list<Batch>& batches, ThreadPool& pool,
+                                 Workspace& workspace) {
+    const auto next = std::find_if(batches.begin(), batches.end(), MarkRunnable);
+    if (next == batches.end()) return nullptr;
+    Advance(*next, pool, workspace, observer_);
+    batches.splice(batches.end(), batches, next);
+    return next->model.get();
+  }
+
+  // Under the lock: waits for work. Everybody in `batches` sits out until Wake(), which `wakes`
+  // counts, or the earliest of their deadlines.
+  void Rest(std::unique_lock<std::mutex>& lock, const std::list<Batch>& batches, uint64_t wakes) {
+    Clock::time_point deadline = Clock::time_point::max();
+    for (const Batch& batch : batches) {
+      for (const Batch::Item& item : batch.items) {
+        deadline = std::min(deadline, item.sequence->deadline);
+      }
+    }
+    const bool free = batches.empty();
+    const auto wanted = [&] {
+      if (stopping_) return true;
+      if (free) return queue_.CanServe(batches);
+      return ending_ || wakes_ != wakes || (free_workers_ == 0 && queue_.CanServe(batches));
+    };
+    ++resting_workers_;
+    if (free) ++free_workers_;
+    if (deadline == Clock::time_point::max()) {
+      work_.wait(lock, wanted);
+    } else {
+      work_.wait_until(lock, deadline, wanted);
+    }
+    if (free) --free_workers_;
+    --resting_workers_;
+  }
+
+  // Under the lock: something waits that a worker at rest may be able to take. One that rests with
+  // sequences of its own may not.
+  void NotifyWorker() {
+    if (resting_workers_ > free_workers_) {
+      work_.notify_all();
+    } else {
+      work_.notify_one();
+    }
+  }
+
+  // Under the lock: workers that rest with sequences look at them again.
+  void WakePaused() {
+    ++wakes_;
+    if (resting_workers_ > free_workers_) work_.notify_all();
   }
 
   // Answers calls of which nothing ran, and notices the deadlines that pass in the queue.
@@ -209,49 +292,19 @@ class Scheduler::Impl {
     }
   }
 
-  // Under the lock: lets sequences join `batch`.
-  void Fill(Batch& batch, Calls& finished) {
-    std::vector<std::shared_ptr<Job>> dead;
-    const size_t moved = queue_.Fill(batch, Clock::now(), dead);
-    if (moved > 0) {
-      Load& load = loads_[batch.model->name];
-      load.queued -= moved;
-      load.running += moved;
+  // Under the lock: finished sequences leave their batches, and their pages are free.
+  void Settle(std::list<Batch>& batches, Calls& finished) {
+    for (Batch& batch : batches) {
+      std::erase_if(batch.items, [&](const Batch::Item& item) {
+        if (!item.sequence->finished) return false;
+        item.sequence->kv = KvPages();
+        batch.tokens -= item.tokens;
+        --loads_[batch.model->name].running;
+        Close(*item.job, 1, finished);
+        return true;
+      });
     }
-    for (const std::shared_ptr<Job>& job : dead) Refuse(job, WhyDead(*job->call), finished);
-  }
-
-  // Without the lock: one step of the batch.
-  void Advance(Batch& batch, ThreadPool& pool, Workspace& workspace) {
-    StepStats stats;
-    const Clock::time_point start = Clock::now();
-    Step(batch, pool, workspace, stats);
-    const std::chrono::nanoseconds compute = Clock::now() - start;
-    for (Batch::Item& item : batch.items) {
-      item.compute += compute;
-      Usage& usage = item.sequence->usage;
-      usage.queue_us = Microseconds(item.started - item.job->call->enqueued);
-      usage.compute_us = Microseconds(item.compute);
-    }
-    if (observer_ == nullptr) return;
-    try {
-      observer_->OnStep(batch.model->name, batch.model->version, stats, compute);
-    } catch (...) {
-      // Out of memory: one step is missing in the metrics, which must not cost the worker.
-    }
-  }
-
-  // Under the lock: finished sequences leave the batch.
-  void Settle(Batch& batch, Calls& finished) {
-    const auto leaves = [&](const Batch::Item& item) {
-      if (!item.sequence->finished) return false;
-      batch.tokens -= item.sequence->ids.size();
-      --loads_[batch.model->name].running;
-      Close(*item.job, 1, finished);
-      return true;
-    };
-    std::erase_if(batch.items, leaves);
-    if (batch.empty()) batch.model = nullptr;
+    batches.remove_if([](const Batch& batch) { return batch.empty(); });
   }
 
   // Under the lock: a call that waits and is cancelled goes to the clerk.
@@ -305,7 +358,7 @@ class Scheduler::Impl {
   SchedulerObserver* const observer_;
 
   mutable std::mutex mutex_;
-  std::condition_variable work_;    // workers: something waits, or stopping_
+  std::condition_variable work_;    // workers: something waits, wakes_, ending_ or stopping_
   std::condition_variable chores_;  // the clerk: an earlier deadline, unanswered_, clerk_stopping_
   std::condition_variable idle_;    // Drain: unanswered_calls_ is 0
   CallQueue queue_;
@@ -315,7 +368,11 @@ class Scheduler::Impl {
   // When the clerk looks again, unless it is woken for an earlier deadline. Often that of a call
   // long done: cheaper than to wake it for every call.
   Clock::time_point clerk_wakes_ = Clock::time_point::max();
-  bool closed_ = false;  // accepts nothing
+  uint64_t wakes_ = 0;            // Wake() and Cancel() so far
+  uint32_t resting_workers_ = 0;  // in Rest()
+  uint32_t free_workers_ = 0;     // of them, without any sequence
+  bool closed_ = false;           // accepts nothing
+  bool ending_ = false;           // generations end
   bool stopping_ = false;
   bool clerk_stopping_ = false;
 
@@ -334,6 +391,8 @@ absl::Status Scheduler::Submit(std::shared_ptr<Call> call) {
 }
 
 void Scheduler::Cancel(const std::shared_ptr<Call>& call) { impl_->Cancel(call); }
+
+void Scheduler::Wake() { impl_->Wake(); }
 
 bool Scheduler::Drain(std::chrono::steady_clock::time_point deadline) {
   return impl_->Drain(deadline);

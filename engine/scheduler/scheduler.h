@@ -2,8 +2,15 @@
 //
 // Batching: a free worker takes the oldest call's sequences and fills the batch with others of the
 // same model, whatever their budgets, up to the model's limits. Nothing waits for a batch to fill.
-// Sequences join and leave between steps; one joins a running batch only if no older call waits for
-// another model.
+// Sequences join and leave between steps. A worker whose batch takes several steps opens a second
+// one for calls of another model, and steps them in turn.
+//
+// Admission: of a model with a KvPool, a sequence joins once the pool has free pages for all tokens
+// that it may come to have, so that what runs never lacks one; until then it waits, and those
+// behind it in its model's line with it. Pages are free again within a step of its end.
+//
+// A generation whose sink is not ready sits out. A worker of whose sequences all do sleeps until
+// Wake().
 //
 // Thread safety: all methods may be called from any thread. Callbacks run on a thread of the
 // scheduler, without its lock: they may call Submit and Cancel, and must not block.
@@ -71,14 +78,15 @@ struct SchedulerOptions {
 class Scheduler {
  public:
   Scheduler(SchedulerOptions options, SchedulerObserver* observer /* may be null, not owned */);
-  // Waits for running batches; calls still queued are answered with Unavailable.
+  // Waits for running batches; calls still queued, and generations, are answered with Unavailable.
   ~Scheduler();
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
 
   // Takes the call whole, or returns why not and never calls done: ResourceExhausted "Exceeds
-  // maximum queue size" (with the numbers), InvalidArgument without sequences
-  // or with more than the queue takes in all, Unavailable after Drain.
+  // maximum queue size" (with the numbers), InvalidArgument without sequences, with more than the
+  // queue takes in all or more tokens than the model's KvPool has pages for, Unavailable after
+  // Drain.
   absl::Status Submit(std::shared_ptr<Call> call);
 
   // Cancels a call: still queued, it is answered at once with Cancelled; running, it leaves its
@@ -89,7 +97,7 @@ class Scheduler {
   void Wake();
 
   // Accepts nothing more and waits for queue and batches to empty, or for the deadline. True if
-  // everything was answered.
+  // everything was answered. At the deadline generations end, with Unavailable.
   bool Drain(std::chrono::steady_clock::time_point deadline);
 
   struct Load {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "engine/layers/kv_cache.h"
 #include "tests/scheduler/fake_model.h"
 
 namespace dimmer {
@@ -39,12 +40,17 @@ class CallQueueTest : public testing::Test {
   std::vector<int32_t> Fill(Batch& batch) {
     const size_t before = batch.items.size();
     const size_t waiting = queue_.sequences();
-    const size_t moved = queue_.Fill(batch, kNow, dead_);
+    const size_t moved = batch.empty() ? Open(batch) : queue_.Join(batch, kNow, dead_);
     EXPECT_EQ(batch.items.size(), before + moved);
     if (dead_.empty()) {
       EXPECT_EQ(queue_.sequences(), waiting - moved);
     }
     return Names(batch);
+  }
+
+  size_t Open(Batch& batch) {
+    batch = queue_.Open({}, kNow, dead_);
+    return batch.items.size();
   }
 
   CallQueue queue_{100};
@@ -98,18 +104,51 @@ TEST_F(CallQueueTest, AShortOneDoesNotOvertakeALongOne) {
   EXPECT_THAT(Fill(batch), ElementsAre(1));
 }
 
-TEST_F(CallQueueTest, NobodyJoinsARunningBatchAheadOfAnOlderCallOfAnotherModel) {
-  Push(a_, {{1}});
-  Batch batch;
-  EXPECT_THAT(Fill(batch), ElementsAre(1));
-  Push(a_, {{2}});
-  EXPECT_THAT(Fill(batch), ElementsAre(1, 2));
-  Push(b_, {{3}});
-  Push(a_, {{4}});
-  EXPECT_THAT(Fill(batch), ElementsAre(1, 2));
-  Batch other;
-  EXPECT_THAT(Fill(other), ElementsAre(3));
-  EXPECT_THAT(Fill(batch), ElementsAre(1, 2, 4));
+TEST_F(CallQueueTest, ASecondBatchIsOfAnotherModel) {
+  std::list<Batch> held(1);
+  Push(a_, {{1}, {2}, {3}, {4}, {5}});
+  EXPECT_TRUE(queue_.CanServe({}));
+  EXPECT_THAT(Fill(held.front()), ElementsAre(1, 2, 3, 4));
+  EXPECT_TRUE(queue_.CanServe({}));
+  EXPECT_FALSE(queue_.CanServe(held));  // full
+  EXPECT_TRUE(queue_.Open(held, kNow, dead_).empty());
+  Push(b_, {{6}});
+  EXPECT_TRUE(queue_.CanServe(held));
+  held.push_back(queue_.Open(held, kNow, dead_));
+  EXPECT_THAT(Names(held.back()), ElementsAre(6));
+  Push(b_, {{7}});
+  EXPECT_TRUE(queue_.CanServe(held));
+  EXPECT_TRUE(queue_.Open(held, kNow, dead_).empty());
+  EXPECT_THAT(Fill(held.back()), ElementsAre(6, 7));
+  EXPECT_FALSE(queue_.CanServe(held));
+}
+
+TEST_F(CallQueueTest, PagesAreReservedForAllThatASequenceCanBecome) {
+  a_.served->kv = std::make_shared<KvPool>(KvShape{1, 1, 1}, 10);
+  auto call = [&](int32_t name, size_t prompt, uint32_t more) {
+    auto job = MakeJob(a_, {{name, 1, prompt}});
+    job->call->sequences[0].generation = std::make_unique<Generation>();
+    job->call->sequences[0].generation->max_new_tokens = more;
+    EXPECT_TRUE(queue_.Push(job).ok());
+    return job;
+  };
+  const auto first = call(1, 16, 48);   // 4 pages
+  const auto second = call(2, 33, 64);  // 7 pages: not beside the first
+  const auto third = call(3, 2, 1);     // 1 page, but behind the second
+  const auto other = Push(b_, {{4}});
+  std::list<Batch> held(1);
+  EXPECT_THAT(Fill(held.front()), ElementsAre(1));
+  EXPECT_EQ(a_.served->kv->free_pages(), 6u);
+  EXPECT_EQ(first->call->sequences[0].kv.tokens(), 64u);
+  EXPECT_THAT(Fill(held.front()), ElementsAre(1));
+  EXPECT_TRUE(queue_.CanServe({}));  // b's
+  held.push_back(queue_.Open({}, kNow, dead_));
+  EXPECT_THAT(Names(held.back()), ElementsAre(4));
+  EXPECT_FALSE(queue_.CanServe({}));
+  first->call->sequences[0].kv = KvPages();
+  EXPECT_TRUE(queue_.CanServe({}));
+  EXPECT_THAT(Fill(held.front()), ElementsAre(1, 2, 3));
+  EXPECT_EQ(a_.served->kv->free_pages(), 2u);
 }
 
 TEST_F(CallQueueTest, VersionsOfAModelDoNotMix) {

@@ -141,18 +141,24 @@ TEST_F(HeldSchedulerTest, SequencesJoinAndLeaveBetweenSteps) {
   EXPECT_EQ(lone.call->sequences[0].logits.size(), 3u);
 }
 
-TEST_F(HeldSchedulerTest, JoinersDoNotStarveAnotherModel) {
-  holder_.call->sequences[0].ids[1] = 3;  // steps
+TEST_F(HeldSchedulerTest, BatchesOfSeveralModelsTakeTurns) {
+  std::vector<std::pair<char, size_t>> order;  // by the one worker
+  a_.model->on_step = [&](auto batch) { order.emplace_back('a', batch.size()); };
+  b_.model->on_step = [&](auto batch) { order.emplace_back('b', batch.size()); };
+  FakeServed c("c", {}, &turnstile_);
+  c.model->on_step = [&](auto batch) { order.emplace_back('c', batch.size()); };
+  holder_.call->sequences[0].ids[1] = 5;  // steps
   Start();
-  const FakeCall early(a_, {{1}}), other(b_, {{2}}), joiner(a_, {{3}});
-  for (const FakeCall* call : {&early, &other, &joiner}) Submit(*call);
+  const FakeCall early(a_, {{1}}), other(b_, {{2, 2}}), joiner(a_, {{3}}), last(c, {{4}});
+  for (const FakeCall* call : {&early, &other, &joiner, &last}) Submit(*call);
   turnstile_.Open();
-  for (const FakeCall* call : {&early, &other, &joiner}) {
+  for (const FakeCall* call :
+       std::vector<const FakeCall*>{&holder_, &early, &other, &joiner, &last}) {
     EXPECT_THAT(call->AwaitCodes(), Each(StatusCode::kOk));
   }
-  EXPECT_THAT(a_.model->steps(), ElementsAre(ElementsAre(1000), ElementsAre(1000, 1),
-                                             ElementsAre(1000), ElementsAre(3)));
-  EXPECT_THAT(b_.model->steps(), ElementsAre(ElementsAre(2)));
+  using Pair = std::pair<char, size_t>;
+  EXPECT_THAT(order, ElementsAre(Pair('a', 1), Pair('b', 1), Pair('a', 3), Pair('c', 1),
+                                 Pair('b', 1), Pair('a', 1), Pair('a', 1), Pair('a', 1)));
 }
 
 TEST_F(HeldSchedulerTest, CancelAnswersAWaitingCallAtOnce) {
