@@ -79,7 +79,7 @@ TEST_F(RepositoryTest, ANameThatIsNotUtf8IsListedEscaped) {
 TEST_F(RepositoryTest, ReadsTheServingConfig) {
   Model("m", "1",
         "# how it is served\ndefault_tau: 0.25\nmin_tau: 0.1\nmax_tau: 1\nmax_batch_tokens: 100\n"
-        "max_batch_size: 3\nmax_sequence_tokens: 77\n");
+        "max_batch_size: 3\nmax_sequence_tokens: 77\nkv_cache_tokens: 4096\n");
   const auto entries = Scan();
   ASSERT_EQ(entries.size(), 1);
   ASSERT_TRUE(entries[0].status.ok()) << entries[0].status;
@@ -90,6 +90,7 @@ TEST_F(RepositoryTest, ReadsTheServingConfig) {
   EXPECT_EQ(serving.max_batch_tokens, 100);
   EXPECT_EQ(serving.max_batch_size, 3);
   EXPECT_EQ(serving.max_sequence_tokens, 77);
+  EXPECT_EQ(serving.kv_cache_tokens, 4096);
 }
 
 TEST_F(RepositoryTest, ABrokenEntryNamesFileAndLineAndHidesNoOther) {
