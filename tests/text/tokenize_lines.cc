@@ -1,8 +1,8 @@
 // Runs the tokenizer over standard input, for comparisons with other implementations.
-//   tokenize_lines DIRECTORY < lines    each line a JSON string, or a JSON [text, pair]; answers
-//   ids tokenize_lines --words FLAGS        each line a JSON string; answers the words before
-//   WordPiece.
+//   tokenize_lines DIRECTORY < lines    each line a JSON string or [text, pair]; answers ids
+//   tokenize_lines --words FLAGS        each line a JSON string; answers the words before WordPiece
 //                                       FLAGS: of clean, chinese, lower, strip, comma separated
+//   tokenize_lines --gpt2-words         each line a JSON string; answers the words before BPE
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -11,6 +11,7 @@
 #include <string>
 
 #include "engine/text/bert_normalizer.h"
+#include "engine/text/gpt2_words.h"
 #include "engine/text/tokenizer.h"
 #include "engine/text/utf8.h"
 
@@ -37,6 +38,16 @@ json Words(const std::string& text, const dimmer::BertNormalizerOptions& options
   return words;
 }
 
+json Gpt2Words(const std::string& text) {
+  json words = json::array();
+  for (size_t at = 0; at < text.size();) {
+    const size_t length = dimmer::FirstGpt2Word(std::string_view(text).substr(at));
+    words.push_back(text.substr(at, length));
+    at += length;
+  }
+  return words;
+}
+
 json Ids(const dimmer::Tokenizer& tokenizer, const json& line) {
   const bool pair = line.is_array();
   const std::string text = pair ? line[0] : line;
@@ -50,8 +61,9 @@ json Ids(const dimmer::Tokenizer& tokenizer, const json& line) {
 
 int main(int argc, char** argv) {
   const bool words = argc == 3 && std::string(argv[1]) == "--words";
+  const bool gpt2_words = argc == 2 && std::string(argv[1]) == "--gpt2-words";
   if (!words && argc != 2) {
-    fmt::print(stderr, "usage: tokenize_lines DIRECTORY | --words FLAGS\n");
+    fmt::print(stderr, "usage: tokenize_lines DIRECTORY | --words FLAGS | --gpt2-words\n");
     return 2;
   }
   std::unique_ptr<dimmer::Tokenizer> tokenizer;
@@ -63,7 +75,7 @@ int main(int argc, char** argv) {
                .handle_chinese_chars = has("chinese"),
                .lowercase = has("lower"),
                .strip_accents = has("strip")};
-  } else {
+  } else if (!gpt2_words) {
     auto loaded = dimmer::LoadTokenizer(argv[1]);
     if (!loaded.ok()) {
       std::cerr << loaded.status() << "\n";
@@ -73,7 +85,10 @@ int main(int argc, char** argv) {
   }
   for (std::string line; std::getline(std::cin, line);) {
     const json input = json::parse(line);
-    std::cout << (words ? Words(input, options) : Ids(*tokenizer, input)).dump() << "\n";
+    const json answer = words        ? Words(input, options)
+                        : gpt2_words ? Gpt2Words(input)
+                                     : Ids(*tokenizer, input);
+    std::cout << answer.dump(-1, ' ', /*ensure_ascii=*/true) << "\n";
   }
   return 0;
 }
