@@ -8,8 +8,11 @@
 #include "engine/util/status.h"
 #include "training/conversion.h"
 #include "training/evaluate.h"
+#include "training/import_gpt.h"
+#include "training/import_llama2c.h"
 #include "training/options.h"
 #include "training/runtime.h"
+#include "training/train_tokenizer.h"
 
 namespace dimmer {
 namespace {
@@ -58,6 +61,45 @@ void AddEvaluateOptions(CLI::App& app, EvaluateOptions& o) {
   app.add_option("--workers", o.workers, "threads")->check(CLI::Range(1, 256));
   app.add_option("--max-tokens", o.max_tokens, "cut longer texts; 0: the model's limit");
   app.add_flag("--json", o.json, "print JSON");
+}
+
+struct ImportOptions {
+  std::string llama2c, tokenizer, gpt, to;
+};
+
+CLI::App* AddTokenizerCommand(CLI::App& app, TrainTokenizerOptions& o) {
+  CLI::App* command =
+      app.add_subcommand("tokenizer", "Train a byte-level BPE tokenizer on files of text");
+  command->option_defaults()->always_capture_default();
+  command->add_option("--data", o.data, "text files; <|endoftext|> ends a text")->required();
+  command->add_option("--vocab-size", o.vocab_size, "tokens, the 256 bytes and <|endoftext|> too")
+      ->check(CLI::Range(257, 1 << 20));
+  command->add_option("--min-count", o.min_count, "a pair that is rarer becomes no token")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--to", o.to, "new folder for tokenizer.json, vocab.json, merges.txt")
+      ->required();
+  return command;
+}
+
+CLI::App* AddImportCommand(CLI::App& app, ImportOptions& o) {
+  CLI::App* command =
+      app.add_subcommand("import", "Other projects' checkpoints as Hugging Face folders");
+  CLI::Option_group* from = command->add_option_group("from");
+  CLI::Option* llama2c = from->add_option("--llama2c", o.llama2c, "model file of llama2.c");
+  from->add_option("--gpt", o.gpt,
+                   "folder of a GPT-2 with config.json (n_layer, block_size ...) and "
+                   "model.safetensors, linear layers stored [out, in]");
+  from->require_option(1);
+  CLI::Option* tokenizer =
+      command->add_option("--tokenizer", o.tokenizer, "tokenizer file of llama2.c, tok512.bin");
+  tokenizer->needs(llama2c);
+  llama2c->needs(tokenizer);
+  command->add_option("--to", o.to, "new folder for the checkpoint")->required();
+  return command;
+}
+
+absl::Status Import(const ImportOptions& o) {
+  return o.gpt.empty() ? ImportLlama2c(o.llama2c, o.tokenizer, o.to) : ImportGpt(o.gpt, o.to);
 }
 
 struct StageCommand {
@@ -110,6 +152,10 @@ int Main(int argc, char** argv) {
   CLI::App* measure =
       app.add_subcommand("evaluate", "Accuracy and FLOPs of a package on given rows");
   AddEvaluateOptions(*measure, evaluate);
+  TrainTokenizerOptions tokenizer;
+  ImportOptions import;
+  const CLI::App* train_tokenizer = AddTokenizerCommand(app, tokenizer);
+  const CLI::App* importing = AddImportCommand(app, import);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -121,6 +167,8 @@ int Main(int argc, char** argv) {
     if (const absl::Status valid = evaluate.Validate(); !valid.ok()) return ReportUsage(valid);
     return Report(Evaluate(evaluate, stdout, progress));
   }
+  if (train_tokenizer->parsed()) return Report(TrainTokenizer(tokenizer, progress));
+  if (importing->parsed()) return Report(Import(import));
   for (const auto& [command, stage] : commands) {
     if (!command->parsed()) continue;
     if (const absl::Status valid = options.Validate(); !valid.ok()) return ReportUsage(valid);
