@@ -56,6 +56,44 @@ void ActivateImpl(Activation activation, float* x, size_t count) {
   ActivateRow(activation, x, PaddedWidth(count));
 }
 
+HWY_INLINE FloatVec ShiftedTerm(FloatVec x, FloatVec shift, FloatVec factor) {
+  const FloatTag t;
+  // The largest negative number in place of minus infinity, which a scale of 0 would make NaN.
+  const FloatVec distance = hn::Max(hn::Sub(x, shift), hn::Set(t, -3.0e38f));
+  const FloatVec scaled = hn::Mul(distance, factor);
+  const FloatVec floor = hn::Set(t, -100.0f);
+  return hn::IfThenElseZero(hn::Ge(scaled, floor), hn::Exp(t, hn::Max(scaled, floor)));
+}
+
+double ExpShiftedImpl(const float* x, size_t count, float shift, float scale, float* out) {
+  constexpr size_t kBlock = 1024;
+  const FloatTag t;
+  const FloatVec shifts = hn::Set(t, shift);
+  const FloatVec factor = hn::Set(t, scale);
+  double sum = 0;
+  for (size_t block = 0; block < count; block += kBlock) {
+    const size_t end = block + kBlock < count ? block + kBlock : count;
+    FloatVec lanes = hn::Zero(t);
+    size_t i = block;
+    for (; i + kLanes <= end; i += kLanes) {
+      const FloatVec term = ShiftedTerm(hn::LoadU(t, x + i), shifts, factor);
+      if (out != nullptr) hn::StoreU(term, t, out + i);
+      lanes = hn::Add(lanes, term);
+    }
+    if (i < end) {
+      HWY_ALIGN float tail[kLanes] = {};
+      for (size_t j = 0; i + j < end; ++j) tail[j] = x[i + j];
+      const FloatVec term = hn::IfThenElseZero(hn::FirstN(t, end - i),
+                                               ShiftedTerm(hn::Load(t, tail), shifts, factor));
+      hn::Store(term, t, tail);
+      for (size_t j = 0; out != nullptr && i + j < end; ++j) out[i + j] = tail[j];
+      lanes = hn::Add(lanes, term);
+    }
+    sum += double{hn::GetLane(hn::SumOfLanes(t, lanes))};
+  }
+  return sum;
+}
+
 void AddFloatImpl(const float* row, size_t count, float* out) {
   for (size_t i = 0; i < count; ++i) out[i] += row[i];
 }
@@ -97,6 +135,7 @@ namespace dimmer {
 HWY_EXPORT(LayerNormImpl);
 HWY_EXPORT(AddRowImpl);
 HWY_EXPORT(ActivateImpl);
+HWY_EXPORT(ExpShiftedImpl);
 HWY_EXPORT(AddFloatImpl);
 HWY_EXPORT(AddHalfImpl);
 HWY_EXPORT(AddBFloat16Impl);
@@ -111,6 +150,9 @@ void AddRow(const float* a, const float* b, size_t d, float* out) {
 }
 void Activate(Activation activation, float* x, size_t count) {
   HWY_DYNAMIC_DISPATCH(ActivateImpl)(activation, x, count);
+}
+double ExpShifted(const float* x, size_t count, float shift, float scale, float* out) {
+  return HWY_DYNAMIC_DISPATCH(ExpShiftedImpl)(x, count, shift, scale, out);
 }
 void AddFloat(const float* row, size_t count, float* out) {
   HWY_DYNAMIC_DISPATCH(AddFloatImpl)(row, count, out);

@@ -23,6 +23,12 @@ void AddRow(const float* a, const float* b, size_t d, float* out);
 // x = activation(x) over PaddedWidth(count) floats.
 void Activate(Activation activation, float* x, size_t count);
 
+// out[i] = exp((x[i] - shift) * scale), i < count, to a few units in the last place (0 below
+// 1e-43); returns their sum. x at most `shift`, minus infinity included; `scale` finite and not
+// negative. `out` may be null. Any count, any alignment. The sum is taken in float over 1024 at a
+// time.
+double ExpShifted(const float* x, size_t count, float shift, float scale, float* out);
+
 // out += table row, 16-bit formats converted. Any count, any alignment.
 void AddFloat(const float* row, size_t count, float* out);
 void AddHalf(const uint16_t* row, size_t count, float* out);

@@ -44,7 +44,7 @@ struct ModelInfo {
   KvShape kv;                       // all 0: keeps no keys and values (encoders)
   std::vector<int32_t> end_ids;     // tokens that end a text
   uint32_t default_max_tokens = 0;  // of a generation that does not say
-  std::string dtype;  // of the stored weights
+  std::string dtype;                // of the stored weights
   uint64_t parameters = 0;
   uint64_t weight_bytes = 0;  // resident
   CostModel cost;
@@ -58,7 +58,7 @@ struct ModelInfo {
 struct Sequence {
   // In.
   Task task = Task::kClassification;
-  std::vector<int32_t> ids;  // a generation's prompt, to which its tokens are appended
+  std::vector<int32_t> ids;       // a generation's prompt, to which its tokens are appended
   std::vector<int32_t> type_ids;  // same length
   ComputePlan plan;
   std::unique_ptr<Generation> generation;  // kGeneration: never null
@@ -70,8 +70,8 @@ struct Sequence {
   // Out, when `finished`.
   bool finished = false;
   absl::Status status;
-  std::vector<float> logits;     // [classes]
-  std::vector<float> embedding;  // [d], mean over tokens, L2-normalised
+  std::vector<float> logits;          // [classes]
+  std::vector<float> embedding;       // [d], mean over tokens, L2-normalised
   std::vector<float> token_logprobs;  // kScoring: log p(ids[i + 1] | ids[0..i]), [ids - 1]
   Usage usage;                        // without times
 };
@@ -83,9 +83,9 @@ struct ModuleStats {
   uint64_t non_finite_scores = 0;           // tokens whose router gave a non-finite score
 };
 struct StepStats {
-  uint64_t tokens = 0;         // rows that ran
-  uint64_t prompt_tokens = 0;  // of them, tokens of prompts and of encoders' texts
-  uint64_t output_tokens = 0;  // tokens that generations got
+  uint64_t tokens = 0;               // rows that ran
+  uint64_t prompt_tokens = 0;        // of them, tokens of prompts and of encoders' texts
+  uint64_t output_tokens = 0;        // tokens that generations got
   std::vector<ModuleStats> modules;  // as CostModel::moe
 };
 
@@ -95,6 +95,9 @@ struct StepContext {
   ThreadPool& pool;
   Workspace& workspace;
   StepStats* stats = nullptr;  // optional
+  // A decoder's step runs so many rows of prompts, in whole chunks, first come first served; one
+  // chunk at least. 0: no limit.
+  uint32_t max_prompt_tokens = 0;
 };
 
 class Model {

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <limits>
 
+#include "engine/kernels/rowwise.h"
 #include "engine/util/status.h"
 
 namespace dimmer {
@@ -45,27 +46,98 @@ int32_t FindBest(std::span<const float> logits) {
   return sound ? best : -1;
 }
 
-float LogProb(std::span<const float> logits, float max, int32_t id) {
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(double{logit} - double{max});
+// `sum` of exp(logit - max).
+float LogProb(std::span<const float> logits, float max, double sum, int32_t id) {
   return static_cast<float>(double{logits[static_cast<size_t>(id)]} - double{max} - std::log(sum));
 }
 
-// What top-k leaves, best first where a cut needs that order.
-void Gather(std::span<const float> logits, const Sampling& sampling, bool ordered,
-            std::vector<Candidate>& candidates) {
+void Gather(std::span<const float> logits, std::vector<Candidate>& candidates) {
   candidates.clear();
   candidates.reserve(logits.size());
   for (size_t i = 0; i < logits.size(); ++i) {
     candidates.push_back({logits[i], static_cast<int32_t>(i)});
   }
-  if (sampling.top_k > 0 && sampling.top_k < candidates.size()) {
-    std::nth_element(candidates.begin(), candidates.begin() + sampling.top_k, candidates.end(),
-                     Better);
-    candidates.resize(sampling.top_k);
-    ordered = true;  // nth_element's own order is the library's choice
+}
+
+// Puts the best of candidates [first, end) into [first, last), best first.
+void SortBest(std::vector<Candidate>& candidates, size_t first, size_t last) {
+  const auto at = [&](size_t i) { return candidates.begin() + static_cast<std::ptrdiff_t>(i); };
+  if (last < candidates.size()) {
+    std::nth_element(at(first), at(last), candidates.end(), Better);
   }
-  if (ordered) std::sort(candidates.begin(), candidates.end(), Better);
+  std::sort(at(first), at(last), Better);
+}
+
+// How many of the candidates reach `enough`, best first; they are sorted as far as it takes.
+// `weight_of` is non-increasing in that order.
+template <typename WeightOf>
+size_t Nucleus(std::vector<Candidate>& candidates, size_t sorted, double enough,
+               const WeightOf& weight_of) {
+  double share = 0;
+  size_t kept = 0;
+  while (kept < candidates.size() && (kept == 0 || share < enough)) {
+    if (kept == sorted) {
+      const size_t more = std::min(candidates.size(), std::max<size_t>(64, sorted * 8));
+      SortBest(candidates, sorted, more);
+      sorted = more;
+    }
+    share += weight_of(candidates[kept++]);
+  }
+  return kept;
+}
+
+// The index that `uniform` in [0, 1) draws. The last of positive weight takes what rounding leaves
+// over.
+size_t Draw(std::span<const float> weights, double uniform) {
+  double sum = 0;
+  for (const float weight : weights) sum += double{weight};
+  const double drawn = uniform * sum;
+  size_t chosen = 0;
+  double passed = 0;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (weights[i] <= 0) continue;
+    chosen = i;
+    passed += double{weights[i]};
+    if (drawn < passed) break;
+  }
+  return chosen;
+}
+
+int32_t DrawToken(std::span<const float> logits, float max, const Sampling& sampling,
+                  uint64_t position, SamplerScratch& scratch) {
+  const double uniform = UniformAt(sampling.seed, position);
+  // A temperature near 0 has no inverse in a float; the largest one separates all that differs.
+  const float scale = std::min(1 / sampling.temperature, std::numeric_limits<float>::max());
+  std::vector<float>& weights = scratch.weights;
+  const bool top_k = sampling.top_k > 0 && sampling.top_k < logits.size();
+  const bool top_p = sampling.top_p > 0 && sampling.top_p < 1;
+  if (!top_k && !top_p) {
+    weights.resize(logits.size());
+    ExpShifted(logits.data(), logits.size(), max, scale, weights.data());
+    return static_cast<int32_t>(Draw(weights, uniform));
+  }
+  std::vector<Candidate>& candidates = scratch.candidates;
+  Gather(logits, candidates);
+  const auto weight_of = [&](const Candidate& candidate) {
+    return std::exp((double{candidate.logit} - double{max}) * double{scale});
+  };
+  double sum = 0;
+  if (top_k) {
+    SortBest(candidates, 0, sampling.top_k);
+    candidates.resize(sampling.top_k);
+    for (const Candidate& candidate : candidates) sum += weight_of(candidate);
+  } else {
+    sum = ExpShifted(logits.data(), logits.size(), max, scale, nullptr);
+  }
+  if (top_p) {
+    candidates.resize(Nucleus(candidates, top_k ? candidates.size() : 0,
+                              double{sampling.top_p} * sum, weight_of));
+  }
+  weights.clear();
+  for (const Candidate& candidate : candidates) {
+    weights.push_back(static_cast<float>(weight_of(candidate)));
+  }
+  return candidates[Draw(weights, uniform)].id;
 }
 
 }  // namespace
@@ -93,7 +165,8 @@ double UniformAt(uint64_t seed, uint64_t position) {
 absl::StatusOr<float> TokenLogProb(std::span<const float> logits, int32_t id) {
   const int32_t best = FindBest(logits);
   if (best < 0) return NoDistribution(logits);
-  return LogProb(logits, logits[static_cast<size_t>(best)], id);
+  const float max = logits[static_cast<size_t>(best)];
+  return LogProb(logits, max, ExpShifted(logits.data(), logits.size(), max, 1, nullptr), id);
 }
 
 absl::StatusOr<Sampled> SampleToken(std::span<const float> logits, const Sampling& sampling,
@@ -101,39 +174,10 @@ absl::StatusOr<Sampled> SampleToken(std::span<const float> logits, const Samplin
   const int32_t best = FindBest(logits);
   if (best < 0) return NoDistribution(logits);
   const float max = logits[static_cast<size_t>(best)];
-  if (!(sampling.temperature > 0)) return Sampled{best, LogProb(logits, max, best)};
-
-  const bool cut = sampling.top_p > 0 && sampling.top_p < 1;
-  Gather(logits, sampling, cut, scratch.candidates);
-  const std::vector<Candidate>& candidates = scratch.candidates;
-  scratch.weights.resize(candidates.size());
-  double sum = 0;
-  for (size_t i = 0; i < candidates.size(); ++i) {
-    scratch.weights[i] =
-        std::exp((double{candidates[i].logit} - double{max}) / double{sampling.temperature});
-    sum += scratch.weights[i];
-  }
-  size_t kept = candidates.size();
-  if (cut) {
-    const double enough = double{sampling.top_p} * sum;
-    double share = 0;
-    for (kept = 0; kept < candidates.size() && (kept == 0 || share < enough); ++kept) {
-      share += scratch.weights[kept];
-    }
-    sum = share;
-  }
-  // The last candidate of positive weight takes what rounding leaves over.
-  const double drawn = UniformAt(sampling.seed, position) * sum;
-  size_t chosen = 0;
-  double passed = 0;
-  for (size_t i = 0; i < kept; ++i) {
-    if (scratch.weights[i] <= 0) continue;
-    chosen = i;
-    passed += scratch.weights[i];
-    if (drawn < passed) break;
-  }
-  const int32_t id = candidates[chosen].id;
-  return Sampled{id, LogProb(logits, max, id)};
+  const int32_t id =
+      sampling.temperature > 0 ? DrawToken(logits, max, sampling, position, scratch) : best;
+  const double sum = ExpShifted(logits.data(), logits.size(), max, 1, nullptr);
+  return Sampled{id, LogProb(logits, max, sum, id)};
 }
 
 }  // namespace dimmer

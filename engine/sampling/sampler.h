@@ -3,7 +3,7 @@
 //
 // The order is that of transformers' processors: temperature, top-k, top-p, then a draw. The
 // random number of a position is a function of (seed, position) alone, so no state runs along with
-// a generation. Sums are taken in double and in a fixed order.
+// a generation. Weights are floats, their sums doubles, in a fixed order.
 //
 // Thread safety: functions of their arguments; a scratch belongs to one thread at a time.
 #ifndef DIMMER_ENGINE_SAMPLING_SAMPLER_H_
@@ -36,7 +36,7 @@ struct SamplerScratch {
     int32_t id;
   };
   std::vector<Candidate> candidates;
-  std::vector<double> weights;
+  std::vector<float> weights;  // [vocabulary] or [candidates]
 };
 
 // `logits` [vocabulary], at least one. Greedy takes the lowest id among equals; top-k keeps the

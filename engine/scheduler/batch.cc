@@ -3,11 +3,16 @@
 #include <algorithm>
 #include <exception>
 
+#include "engine/layers/kv_cache.h"
 #include "engine/layers/workspace.h"
 #include "engine/util/status.h"
 
 namespace dimmer {
 namespace {
+
+// Of a step: enough rows for the kernels' full speed, and few enough that running streams hardly
+// notice a long prompt.
+constexpr uint32_t kPromptTokens = 4 * kPromptChunk;
 
 StepStats EmptyStats(const ModelInfo& info) {
   StepStats stats;
@@ -23,7 +28,11 @@ void Step(const Batch& batch, ThreadPool& pool, Workspace& workspace, StepStats&
   absl::Status failure;
   try {
     stats = EmptyStats(batch.model->model->info());
-    StepContext context{.pool = pool, .workspace = workspace, .stats = &stats};
+    StepContext context{
+        .pool = pool,
+        .workspace = workspace,
+        .stats = &stats,
+        .max_prompt_tokens = std::min(kPromptTokens, batch.model->limits.max_batch_tokens)};
     std::vector<Sequence*> sequences;
     sequences.reserve(batch.items.size());
     for (const Batch::Item& item : batch.items) sequences.push_back(item.sequence);
@@ -62,6 +71,20 @@ bool Fits(const Batch& batch, const ServedModel& model, const Sequence& sequence
 size_t KvTokens(const Sequence& sequence) {
   const size_t more = sequence.generation == nullptr ? 0 : sequence.generation->max_new_tokens;
   return sequence.ids.size() + more;
+}
+
+absl::Status CheckPages(const Call& call) {
+  const KvPool* pool = call.model->kv.get();
+  if (pool == nullptr) return absl::OkStatus();
+  for (const Sequence& sequence : call.sequences) {
+    const size_t tokens = KvTokens(sequence);
+    if (KvPool::PagesFor(tokens) <= pool->pages()) continue;
+    return absl::InvalidArgumentError(
+        fmt::format("{} tokens in all need {} pages of the model's key-value cache, which has {} "
+                    "(of {} tokens each); ask for fewer tokens",
+                    tokens, KvPool::PagesFor(tokens), pool->pages(), kKvPageTokens));
+  }
+  return absl::OkStatus();
 }
 
 bool MarkRunnable(Batch& batch) {

@@ -56,6 +56,10 @@ bool Fits(const Batch& batch, const ServedModel& model, const Sequence& sequence
 // Tokens that the sequence can come to have: what its pages are reserved for.
 size_t KvTokens(const Sequence& sequence);
 
+// InvalidArgument with both numbers: a sequence needs more pages than the model's KvPool has in
+// all.
+absl::Status CheckPages(const Call& call);
+
 // Marks the generations that sit this step out because their readers are behind. False if that is
 // all of them.
 bool MarkRunnable(Batch& batch);

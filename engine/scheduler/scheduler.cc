@@ -10,7 +10,6 @@
 #include <thread>
 #include <utility>
 
-#include "engine/layers/kv_cache.h"
 #include "engine/layers/workspace.h"
 #include "engine/scheduler/batch.h"
 #include "engine/scheduler/call_queue.h"
@@ -27,24 +26,10 @@ absl::Status WhyDead(const Call& call) {
 
 absl::Status ShuttingDown() { return absl::UnavailableError("GRPC server is shutting down"); }
 
+// Whether a call can go on for ever.
 bool Generates(const Call& call) {
   return std::any_of(call.sequences.begin(), call.sequences.end(),
                      [](const Sequence& sequence) { return sequence.generation != nullptr; });
-}
-
-// What could never be admitted.
-absl::Status CheckPages(const Call& call) {
-  const KvPool* pool = call.model->kv.get();
-  if (pool == nullptr) return absl::OkStatus();
-  for (const Sequence& sequence : call.sequences) {
-    const size_t tokens = KvTokens(sequence);
-    if (KvPool::PagesFor(tokens) <= pool->pages()) continue;
-    return absl::InvalidArgumentError(
-        fmt::format("{} tokens in all need {} pages of the model's key-value cache, which has {} "
-                    "(of {} tokens each); ask for fewer tokens",
-                    tokens, KvPool::PagesFor(tokens), pool->pages(), kKvPageTokens));
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -138,15 +123,18 @@ class Scheduler::Impl {
       idle_.wait(lock, idle);
       return true;
     }
-    if (idle_.wait_until(lock, deadline, idle)) return true;
-    // What takes one step more is finished; what could go on for ever is not.
+    // Generations can go on for ever. Those that are left shortly before the deadline end, so that
+    // their callers hear of it.
+    const Clock::duration left = std::max(deadline - Clock::now(), Clock::duration::zero());
+    const Clock::duration notice = std::min<Clock::duration>(left / 10, std::chrono::seconds(1));
+    if (idle_.wait_until(lock, deadline - notice, idle)) return true;
     ending_ = true;
     for (const auto& job : queue_.TakeIf([](const Job& job) { return Generates(*job.call); })) {
       Refuse(job, ShuttingDown(), unanswered_);
     }
     chores_.notify_all();
     work_.notify_all();
-    return false;
+    return idle_.wait_until(lock, deadline, idle);
   }
 
   Load load(const std::string& model) const {

@@ -97,7 +97,8 @@ class Scheduler {
   void Wake();
 
   // Accepts nothing more and waits for queue and batches to empty, or for the deadline. True if
-  // everything was answered. At the deadline generations end, with Unavailable.
+  // everything was answered. Generations that are left shortly before the deadline (a tenth of the
+  // time, at most a second) end with Unavailable.
   bool Drain(std::chrono::steady_clock::time_point deadline);
 
   struct Load {

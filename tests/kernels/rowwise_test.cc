@@ -1,6 +1,9 @@
 #include "engine/kernels/rowwise.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "engine/kernels/reference.h"
 #include "tests/kernels/kernel_test_util.h"
@@ -46,6 +49,33 @@ TEST(AddRows, ConvertsSixteenBitFormatsExactly) {
       for (size_t i = 0; i < count; ++i) {
         const float x = static_cast<float>(i);
         ASSERT_EQ(out[i], (1.0f + x / 1024.0f) + (1.0f + x / 128.0f) + x) << i;
+      }
+    }
+  });
+}
+
+TEST(ExpShifted, MatchesTheMathLibrary) {
+  ForEachTarget([] {
+    constexpr float kInfinity = std::numeric_limits<float>::infinity();
+    for (const size_t count : {1, 15, 16, 17, 100, 1024, 1030, 5000}) {
+      for (const float scale : {0.0f, 0.5f, 1.0f, 3.0e38f}) {
+        std::mt19937 random(static_cast<uint32_t>(count));
+        std::vector<float> x = RandomFloats(count, random, 20.0f);
+        const float max = *std::max_element(x.begin(), x.end());
+        if (count > 1) x[x[0] == max ? 1 : 0] = -kInfinity;
+        std::vector<float> out(count);
+        double want = 0;
+        const double sum = ExpShifted(x.data(), count, max, scale, out.data());
+        for (size_t i = 0; i < count; ++i) {
+          const double power = std::max(double{x[i]} - double{max}, -3.0e38) * double{scale};
+          const double term = std::exp(power);
+          // The power is rounded to a float: an error in proportion to it.
+          const double tolerance = term * (1e-6 + 2e-7 * std::abs(power));
+          ASSERT_NEAR(out[i], term, power < -86 ? 1e-37 : tolerance) << i;
+          want += term;
+        }
+        ASSERT_NEAR(sum, want, 1e-5 * want);
+        ASSERT_EQ(ExpShifted(x.data(), count, max, scale, nullptr), sum);
       }
     }
   });

@@ -47,15 +47,15 @@ class FakeDecoder : public Model {
   void Forward(std::span<Sequence* const> batch, StepContext& context) const override {
     ++steps_;
     if (turnstile != nullptr) turnstile->Pass();
-    bool prompt_ran = false;
-    for (Sequence* sequence : batch) Advance(*sequence, context, prompt_ran);
+    uint64_t prompt_rows = 0;
+    for (Sequence* sequence : batch) Advance(*sequence, context, prompt_rows);
   }
 
   size_t steps() const { return steps_; }
   Turnstile* turnstile = nullptr;  // not owned
 
  private:
-  void Advance(Sequence& sequence, StepContext& context, bool& prompt_ran) const {
+  void Advance(Sequence& sequence, StepContext& context, uint64_t& prompt_rows) const {
     Generation& generation = *sequence.generation;
     if (sequence.cancelled->load()) return Finish(sequence, RequestCancelled());
     if (!generation.sink->ready()) return;
@@ -66,7 +66,7 @@ class FakeDecoder : public Model {
     }
     const uint32_t known = static_cast<uint32_t>(sequence.ids.size());
     const bool in_prompt = generation.computed + 1 < generation.prompt_tokens;
-    if (in_prompt && std::exchange(prompt_ran, true)) return;  // one chunk a step
+    if (in_prompt && prompt_rows > 0 && prompt_rows >= context.max_prompt_tokens) return;
     const uint32_t chunk_end = (generation.computed / kPromptChunk + 1) * kPromptChunk;
     const uint32_t end = in_prompt ? std::min(known, chunk_end) : known;
     const bool head = end == known;
@@ -76,6 +76,7 @@ class FakeDecoder : public Model {
       return Finish(sequence, absl::OkStatus());
     }
     const uint64_t tokens = end - generation.computed;
+    if (in_prompt) prompt_rows += tokens;
     const uint64_t pairs =
         std::min(tokens * (generation.budget->tau(0) > 0 ? 2 : 4), generation.budget->max_pairs(0));
     const double tau = generation.budget->tau(0);
