@@ -101,6 +101,50 @@ INSTANTIATE_TEST_SUITE_P(Calibrations, SteeringTest,
                                          SteeringCase{3, 1.2}, SteeringCase{30, 0.8},
                                          SteeringCase{30, 1.2}));
 
+// Any proportions of layers, experts and routers, scores that vary more or less, a calibration that
+// is off by up to 20%.
+TEST(GenerationBudgetTest, MeetsTheFractionForRandomModels) {
+  std::mt19937_64 random(21);
+  const auto uniform = [&](double low, double high) {
+    return std::uniform_real_distribution<double>(low, high)(random);
+  };
+  double worst = 0;
+  for (int trial = 0; trial < 400; ++trial) {
+    CostModel cost{.token_flops = 1000 + random() % 100000,
+                   .attention_flops = random() % 100,
+                   .sequence_flops = random() % 100000,
+                   .moe = {},
+                   .causal = true};
+    const size_t layers = 1 + random() % 12;
+    for (uint32_t layer = 0; layer < layers; ++layer) {
+      const auto experts = uint32_t(8 + random() % 57);
+      const uint64_t pair = 50 + random() % 1000;
+      cost.moe.push_back({.layer = layer,
+                          .experts = experts,
+                          .pair_flops = pair,
+                          .router_flops = uint64_t(uniform(0, 0.2) * double(experts * pair))});
+    }
+    const double skew = uniform(2, 40);
+    const SyntheticModel model{.cost = cost,
+                               .calibration = CalibrationFor(cost, skew, uniform(0.8, 1.2)),
+                               .skew = skew,
+                               .spread = uniform(0, 0.5)};
+    const GenerationSize size{.prompt_tokens = 1 + random() % 200, .max_new_tokens = 256};
+    const CostBounds bounds(cost, 0, 1);
+    // Of the new tokens: they all run the head, which the prompt's do not.
+    const TokenSpan output{.first = size.prompt_tokens, .tokens = 256, .heads = 256};
+    const double floor = double(bounds.FloorFlops(cost, output)) / double(cost.DenseFlops(output));
+    if (floor > 0.9) continue;
+    const double asked = uniform(floor + 0.02, 1);
+    GenerationRun run(model, Plan(Fraction(asked), {}, cost, size), size, random());
+    ASSERT_TRUE(run.Run(128 + random() % 128));
+    const double error = Realised(run.budget()) / asked - 1;
+    worst = std::max(worst, std::abs(error));
+    EXPECT_NEAR(error, 0, 0.01) << "trial " << trial << ", asked " << asked << ", floor " << floor;
+  }
+  RecordProperty("worst_error", std::to_string(worst));
+}
+
 TEST(GenerationBudgetTest, SteersWithoutACalibration) {
   SyntheticModel model = Model(8, 1);
   model.calibration = {};
