@@ -36,7 +36,7 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> TokenizerFor(const std::string&
 std::shared_ptr<KvPool> PoolFor(const ServingConfig& serving, const ModelInfo& info,
                                 uint32_t context) {
   if (info.kv.layers == 0) return nullptr;
-  const size_t page_bytes = KvPool(info.kv, 0).page_bytes();
+  const size_t page_bytes = std::max<size_t>(KvPool(info.kv, 0).page_bytes(), 1);
   const size_t one = KvPool::PagesFor(context);
   size_t pages = KvPool::PagesFor(serving.kv_cache_tokens);
   if (pages == 0) pages = std::max(one, std::min(64 * one, kDefaultKvBytes / page_bytes));
