@@ -28,7 +28,31 @@ size_t RowNumber(const ExpertRows& rows, size_t i) {
   return rows.rows != nullptr ? rows.rows[i] : i;
 }
 
-// hidden[r, 0:panels] = act(z[row] W1 + b1), for one tile of rows.
+// out[r, 0:panels] *= a[r] Up, for one tile of rows.
+void MultiplyByUp(const PackedFfn& ffn, size_t first_panel, size_t panels, const float* const* a,
+                  float* const* out, size_t rows) {
+  constexpr size_t kStep = 8;  // panels
+  static constexpr float kZeros[kStep * kPanel] = {};
+  alignas(64) float up[kMaxTileRows][kStep * kPanel];
+  float* up_rows[kMaxTileRows];
+  for (size_t r = 0; r < rows; ++r) up_rows[r] = up[r];
+  TileArgs multiply = {};
+  multiply.a = a;
+  multiply.k = ffn.d;
+  multiply.blocks = 1;
+  multiply.format = ffn.up.format();
+  multiply.panel_stride = ffn.d * kPanel;
+  multiply.out = up_rows;
+  multiply.bias = kZeros;
+  for (size_t p = 0; p < panels; p += kStep) {
+    const size_t step = std::min(kStep, panels - p);
+    multiply.b = ffn.up.panel(first_panel + p);
+    MultiplyPanels(rows, step, multiply);
+    for (size_t r = 0; r < rows; ++r) MultiplyRow(up[r], step * kPanel, out[r] + p * kPanel);
+  }
+}
+
+// hidden[r, 0:panels] = act(z[row] W1 + b1), times z[row] Up where gated, for one tile of rows.
 void HiddenTile(const PackedFfn& ffn, size_t first_panel, size_t panels, const ExpertRows& rows,
                 const RowTile& tile, float* hidden, size_t stride) {
   const float* a[kMaxTileRows];
@@ -49,6 +73,7 @@ void HiddenTile(const PackedFfn& ffn, size_t first_panel, size_t panels, const E
   multiply.ahead = AheadOf(tile, panels * multiply.panel_stride, multiply.panel_stride);
   MultiplyPanels(tile.count, panels, multiply);
   for (size_t r = 0; r < tile.count; ++r) Activate(ffn.activation, out[r], panels * kPanel);
+  if (ffn.gated()) MultiplyByUp(ffn, first_panel, panels, a, out, tile.count);
 }
 
 // out[row, panels] += hidden[r] W2, for one tile of rows.

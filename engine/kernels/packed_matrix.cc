@@ -25,6 +25,21 @@ void PackedMatrix::PackColumns(size_t first, std::span<const float> rows) {
   });
 }
 
+void PackedMatrix::AddColumn(size_t column, float* out) const {
+  const size_t first = column / kPanel * k_ * kPanel + column % kPanel;
+  const auto add = [&](const auto* from, const auto& widen) {
+    for (size_t k = 0; k < k_; ++k) out[k] += widen(from[k * kPanel]);
+  };
+  switch (data_.format()) {
+    case WeightFormat::kF32:
+      return add(static_cast<const float*>(data_.at(first)), [](float value) { return value; });
+    case WeightFormat::kF16:
+      return add(static_cast<const uint16_t*>(data_.at(first)), HalfToFloat);
+    case WeightFormat::kBF16:
+      return add(static_cast<const uint16_t*>(data_.at(first)), BFloat16ToFloat);
+  }
+}
+
 PackedFfn MakePackedFfn(size_t d, size_t experts, size_t expert_size, Activation activation,
                         WeightFormat format) {
   PackedFfn ffn;
@@ -44,8 +59,13 @@ void PackFfnIn(std::span<const float> w1, std::span<const float> b1, PackedFfn& 
   std::copy(b1.begin(), b1.end(), ffn.b1.data());
 }
 
+void PackFfnUp(std::span<const float> up, PackedFfn& ffn) {
+  ffn.up = PackedMatrix(ffn.hidden(), ffn.d, ffn.w1.format());
+  ffn.up.PackColumns(0, up);
+}
+
 void PackFfnOut(std::span<const float> w2, std::span<const float> b2, PackedFfn& ffn) {
-  const size_t hidden = b2.empty() ? 0 : w2.size() / b2.size();
+  const size_t hidden = w2.size() / ffn.d;
   const size_t panels = ffn.panels();
   ffn.w2.Fill([&](const auto& set) {
     for (size_t column = 0; column < ffn.d; ++column) {

@@ -75,6 +75,9 @@ class PackedMatrix {
   // Packs `rows` [count, k] as output columns [first, first + count).
   void PackColumns(size_t first, std::span<const float> rows);
 
+  // out[0:k] += the weights of output column `column`: a row of the matrix as it was given.
+  void AddColumn(size_t column, float* out) const;
+
   size_t n() const { return n_; }
   size_t k() const { return k_; }
   size_t panels() const { return Panels(n_); }
@@ -92,6 +95,8 @@ class PackedMatrix {
 // serves the dense pass and any subset of experts.
 //
 //   w1: a PackedMatrix [hidden, d]; expert n is columns [n * expert_size, (n + 1) * expert_size).
+//   up: empty, or of a gated layer (SwiGLU) a second matrix like w1: the hidden value of a neuron
+//       is act(z w1 + b1) * (z up).
 //   w2: [experts][panels of d][expert_size][16]: the slab of an expert is contiguous.
 struct PackedFfn {
   size_t d = 0;
@@ -99,26 +104,30 @@ struct PackedFfn {
   size_t expert_size = 0;
   Activation activation = Activation::kNone;
   PackedMatrix w1;
+  PackedMatrix up;
   AlignedBuffer<float> b1;  // [PaddedWidth(hidden)]
   PackedWeights w2;
   AlignedBuffer<float> b2;  // [PaddedWidth(d)]
 
+  bool gated() const { return up.n() > 0; }
   size_t hidden() const { return experts * expert_size; }
   size_t panels() const { return Panels(d); }  // of the output
   // Panel `panel` of an expert's slab of w2.
   const void* out_panel(size_t expert, size_t panel) const {
     return w2.at((expert * panels() + panel) * expert_size * kPanel);
   }
-  size_t bytes() const { return w1.bytes() + b1.bytes() + w2.bytes() + b2.bytes(); }
+  size_t bytes() const { return w1.bytes() + up.bytes() + b1.bytes() + w2.bytes() + b2.bytes(); }
 };
 
 // Sizes a PackedFfn for `hidden` neurons in `experts` slabs of `expert_size`. `hidden` may be less
 // than experts * expert_size: neurons past it have zero weights and add exactly nothing.
 PackedFfn MakePackedFfn(size_t d, size_t experts, size_t expert_size, Activation activation,
                         WeightFormat format);
-// `w1` [hidden, d], `b1` [hidden].
+// `w1` [hidden, d], `b1` [hidden] or empty, which leaves zero.
 void PackFfnIn(std::span<const float> w1, std::span<const float> b1, PackedFfn& ffn);
-// `w2` [d, hidden], `b2` [d].
+// `up` [hidden, d]: makes the layer a gated one.
+void PackFfnUp(std::span<const float> up, PackedFfn& ffn);
+// `w2` [d, hidden], `b2` [d] or empty.
 void PackFfnOut(std::span<const float> w2, std::span<const float> b2, PackedFfn& ffn);
 
 // The slab width in which a plain checkpoint's `hidden` neurons are packed: blocks whose weights

@@ -45,6 +45,23 @@ void LayerNormImpl(const float* x, const float* gamma, const float* beta, size_t
   }
 }
 
+void RmsNormImpl(const float* x, const float* gamma, size_t d, float epsilon, float* out) {
+  const FloatTag t;
+  const float squares = SumRow(x, d, [](FloatVec v) HWY_ATTR { return hn::Mul(v, v); });
+  const FloatVec scale = hn::Set(t, 1.0f / std::sqrt(squares / static_cast<float>(d) + epsilon));
+  for (size_t i = 0; i < d; i += kLanes) {
+    const FloatVec normal = hn::Mul(hn::LoadU(t, x + i), scale);
+    hn::StoreU(hn::Mul(normal, hn::LoadU(t, gamma + i)), t, out + i);
+  }
+}
+
+void MultiplyRowImpl(const float* y, size_t count, float* x) {
+  const FloatTag t;
+  for (size_t i = 0; i < count; i += kLanes) {
+    hn::StoreU(hn::Mul(hn::LoadU(t, x + i), hn::LoadU(t, y + i)), t, x + i);
+  }
+}
+
 void AddRowImpl(const float* a, const float* b, size_t d, float* out) {
   const FloatTag t;
   for (size_t i = 0; i < d; i += kLanes) {
@@ -133,6 +150,8 @@ HWY_AFTER_NAMESPACE();
 namespace dimmer {
 
 HWY_EXPORT(LayerNormImpl);
+HWY_EXPORT(RmsNormImpl);
+HWY_EXPORT(MultiplyRowImpl);
 HWY_EXPORT(AddRowImpl);
 HWY_EXPORT(ActivateImpl);
 HWY_EXPORT(ExpShiftedImpl);
@@ -144,6 +163,12 @@ HWY_EXPORT(InstructionSetImpl);
 void LayerNormRow(const float* x, const float* gamma, const float* beta, size_t d, float epsilon,
                   float* out) {
   HWY_DYNAMIC_DISPATCH(LayerNormImpl)(x, gamma, beta, d, epsilon, out);
+}
+void RmsNormRow(const float* x, const float* gamma, size_t d, float epsilon, float* out) {
+  HWY_DYNAMIC_DISPATCH(RmsNormImpl)(x, gamma, d, epsilon, out);
+}
+void MultiplyRow(const float* y, size_t count, float* x) {
+  HWY_DYNAMIC_DISPATCH(MultiplyRowImpl)(y, count, x);
 }
 void AddRow(const float* a, const float* b, size_t d, float* out) {
   HWY_DYNAMIC_DISPATCH(AddRowImpl)(a, b, d, out);

@@ -17,8 +17,14 @@ namespace dimmer {
 void LayerNormRow(const float* x, const float* gamma, const float* beta, size_t d, float epsilon,
                   float* out);
 
+// out[0:d] = x / sqrt(mean of squares + epsilon) * gamma (Zhang and Sennrich 2019). As above.
+void RmsNormRow(const float* x, const float* gamma, size_t d, float epsilon, float* out);
+
 // out[i] = a[i] + b[i], i < PaddedWidth(d).
 void AddRow(const float* a, const float* b, size_t d, float* out);
+
+// x[i] *= y[i], i < PaddedWidth(count).
+void MultiplyRow(const float* y, size_t count, float* x);
 
 // x = activation(x) over PaddedWidth(count) floats.
 void Activate(Activation activation, float* x, size_t count);

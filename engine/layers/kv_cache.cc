@@ -27,7 +27,7 @@ void KvPages::Release() {
 KvPool::KvPool(const KvShape& shape, size_t pages)
     : shape_(shape),
       pages_(pages),
-      block_(size_t{shape.heads} * kKvPageTokens * shape.head_dim),
+      block_(shape.heads * KvHeadBlock(shape.head_dim)),
       memory_(pages * 2 * shape.layers * block_) {
   free_.reserve(pages);
   for (size_t page = pages; page-- > 0;) free_.push_back(static_cast<uint32_t>(page));

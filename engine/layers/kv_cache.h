@@ -11,10 +11,9 @@
 #include <vector>
 
 #include "engine/kernels/aligned_buffer.h"
+#include "engine/kernels/cached_attention.h"
 
 namespace dimmer {
-
-inline constexpr size_t kKvPageTokens = 16;
 
 // Of one token's keys (and values): all 0 for a model that keeps none.
 struct KvShape {
@@ -35,9 +34,12 @@ class KvPages {
 
   size_t pages() const { return pages_.size(); }
   size_t tokens() const { return pages_.size() * kKvPageTokens; }
-  // [heads, kKvPageTokens, head_dim] of the page with tokens [page, page + 1) x kKvPageTokens.
+  // Of the page with tokens [page, page + 1) x kKvPageTokens: a block of KvHeadBlock(head_dim)
+  // floats per head, laid out as kernels/cached_attention.h says.
   float* k(size_t layer, size_t page) const;
   float* v(size_t layer, size_t page) const;
+  // Where all pages of a layer are.
+  KvView layer(size_t layer) const;
 
  private:
   friend class KvPool;
@@ -79,6 +81,12 @@ class KvPool {
 
 inline float* KvPages::k(size_t layer, size_t page) const {
   return pool_->block(pages_[page], layer, false);
+}
+inline KvView KvPages::layer(size_t layer) const {
+  return {.keys = pool_->block(0, layer, false),
+          .values = pool_->block(0, layer, true),
+          .pages = pages_.data(),
+          .page_stride = 2 * pool_->shape_.layers * pool_->block_};
 }
 inline float* KvPages::v(size_t layer, size_t page) const {
   return pool_->block(pages_[page], layer, true);

@@ -31,6 +31,9 @@ class Linear {
   void ApplyAndAdd(const RowsView& a, size_t rows, const float* residual, float* out,
                    size_t out_stride, ThreadPool& pool) const;
 
+  // out[0:k] += the weights of output `index`: where the matrix is an embedding table too.
+  void AddWeights(size_t index, float* out) const { weight_.AddColumn(index, out); }
+
   size_t outputs() const { return weight_.n(); }
   size_t inputs() const { return weight_.k(); }
   size_t bytes() const { return weight_.bytes() + bias_.bytes(); }

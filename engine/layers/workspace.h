@@ -22,6 +22,7 @@ class Workspace {
     kState,   // [tokens, d]
     kState2,  // [tokens, d]
     kHead,
+    kLogits,  // [head rows, vocabulary]
     // Of a layer, during one call.
     kQkv,      // [tokens, 3 d]
     kContext,  // [tokens, d]

@@ -18,17 +18,17 @@ void Bert::Forward(std::span<Sequence* const> sequences, StepContext& context) c
   float* y = context.workspace.Floats(Workspace::kState2, batch.tokens() * stride);
 
   Embed(batch, x, context);  // x [tokens, d]
-  weights_.embedding_norm.Apply(x, batch.tokens(), stride, context.pool);
+  weights_.embedding_norm.Apply(x, batch.tokens(), stride, x, context.pool);
   for (const BertBlock& block : weights_.blocks) {
     batch.DropStopped(x, stride);  // cancelled, late
     if (batch.empty()) return;
     block.attention.Apply(x, batch.rows(), y, context.pool, context.workspace);  // y = x + A(x)
-    block.attention_norm.Apply(y, batch.tokens(), stride, context.pool);
-    batch.PlanModule(block.module);
-    block.ffn.Apply(y, /*residual=*/y, x, batch.moe(), context.pool, context.workspace,
-                    batch.stats(block.module));  // x = y + FFN(y)
-    block.ffn_norm.Apply(x, batch.tokens(), stride, context.pool);
-    batch.AccountModule(block.module);
+    block.attention_norm.Apply(y, batch.tokens(), stride, y, context.pool);
+    batch.PlanModule(block.ffn.module);
+    block.ffn.layer.Apply(y, /*residual=*/y, x, batch.moe(), context.pool, context.workspace,
+                          batch.stats(block.ffn.module));  // x = y + FFN(y)
+    block.ffn_norm.Apply(x, batch.tokens(), stride, x, context.pool);
+    batch.AccountModule(block.ffn.module);
   }
   batch.DropStopped(x, stride);
   RunHeads(batch, x, context);

@@ -17,9 +17,9 @@
 #include "engine/layers/embedding.h"
 #include "engine/layers/layer_norm.h"
 #include "engine/layers/linear.h"
-#include "engine/layers/moe_layer.h"
 #include "engine/layers/self_attention.h"
 #include "engine/models/bert_config.h"
+#include "engine/models/loading.h"
 #include "engine/models/model.h"
 #include "engine/models/running_batch.h"
 
@@ -28,9 +28,8 @@ namespace dimmer {
 struct BertBlock {
   SelfAttention attention;
   LayerNorm attention_norm;
-  MoeLayer ffn;
+  LoadedFfn ffn;
   LayerNorm ffn_norm;
-  std::optional<size_t> module;  // index into CostModel::moe, where converted
 };
 
 // The head of BertForSequenceClassification: classifier(tanh(pooler(first token))).

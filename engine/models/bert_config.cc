@@ -1,64 +1,28 @@
 #include "engine/models/bert_config.h"
 
-#include <map>
-
-#include "engine/package/json_fields.h"
+#include "engine/models/config_fields.h"
 #include "engine/util/status.h"
 
 namespace dimmer {
 namespace {
 
-// Far above any published BERT, far below what could overflow or exhaust memory before the tensors'
-// shapes are compared.
-constexpr int64_t kMaxWidth = 1 << 15;
-constexpr int64_t kMaxLayers = 512;
-constexpr int64_t kMaxVocabulary = 1 << 23;
-constexpr int64_t kMaxPositions = 1 << 17;
 constexpr int64_t kMaxLabels = 1 << 16;
-
-absl::Status Refuse(const std::string& where, std::string_view key, std::string_view found,
-                    std::string_view expected) {
-  return absl::UnimplementedError(
-      fmt::format("{}: {}: found {}, expected {}", where, key, found, expected));
-}
-
-absl::StatusOr<uint32_t> Size(const JsonFields& fields, std::string_view key, int64_t max,
-                              std::optional<int64_t> fallback = std::nullopt) {
-  DIMMER_ASSIGN_OR_RETURN(const int64_t value, fields.Int(key, 1, max, fallback));
-  return static_cast<uint32_t>(value);
-}
-
-absl::StatusOr<Activation> ParseActivation(const JsonFields& fields) {
-  static const std::map<std::string, Activation, std::less<>> kKnown = {
-      {"gelu", Activation::kGelu},          {"gelu_new", Activation::kGeluTanh},
-      {"gelu_fast", Activation::kGeluTanh}, {"gelu_pytorch_tanh", Activation::kGeluTanh},
-      {"relu", Activation::kRelu},          {"silu", Activation::kSilu},
-      {"swish", Activation::kSilu}};
-  DIMMER_ASSIGN_OR_RETURN(const std::string name, fields.String("hidden_act", "gelu"));
-  const auto found = kKnown.find(name);
-  if (found == kKnown.end()) {
-    return Refuse(fields.where(), "hidden_act", '"' + name + '"',
-                  "gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, relu, silu or swish");
-  }
-  return found->second;
-}
 
 // Settings that would change the result and that this engine does not compute.
 absl::Status CheckSupported(const JsonFields& fields) {
   DIMMER_ASSIGN_OR_RETURN(const std::string type, fields.String("model_type", "bert"));
-  if (type != "bert") return Refuse(fields.where(), "model_type", '"' + type + '"', "\"bert\"");
+  if (type != "bert") return RefuseSetting(fields, "model_type", '"' + type + '"', "\"bert\"");
   DIMMER_ASSIGN_OR_RETURN(const std::string positions,
                           fields.String("position_embedding_type", "absolute"));
   if (positions != "absolute") {
-    return Refuse(fields.where(), "position_embedding_type", '"' + positions + '"', "\"absolute\"");
+    return RefuseSetting(fields, "position_embedding_type", '"' + positions + '"', "\"absolute\"");
   }
   for (const char* key : {"is_decoder", "add_cross_attention", "is_encoder_decoder"}) {
-    DIMMER_ASSIGN_OR_RETURN(const bool on, fields.Bool(key, false));
-    if (on) return Refuse(fields.where(), key, "true", "false");
+    DIMMER_RETURN_IF_ERROR(ExpectFlag(fields, key, false));
   }
   const auto pruned = fields.json().find("pruned_heads");
   if (pruned != fields.json().end() && !pruned->empty()) {
-    return Refuse(fields.where(), "pruned_heads", "pruned heads", "none");
+    return RefuseSetting(fields, "pruned_heads", "pruned heads", "none");
   }
   return absl::OkStatus();
 }
@@ -99,8 +63,8 @@ absl::Status ParseHead(const JsonFields& fields, BertConfig& config) {
   }
   if (!problem.empty() && problem != "single_label_classification" &&
       problem != "multi_label_classification") {
-    return Refuse(fields.where(), "problem_type", '"' + problem + '"',
-                  "single_label_classification or multi_label_classification");
+    return RefuseSetting(fields, "problem_type", '"' + problem + '"',
+                         "single_label_classification or multi_label_classification");
   }
   return absl::OkStatus();
 }
@@ -112,18 +76,18 @@ absl::StatusOr<BertConfig> ParseBertConfig(const nlohmann::json& json, bool clas
   DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(json, where));
   DIMMER_RETURN_IF_ERROR(CheckSupported(fields));
   BertConfig config;
-  DIMMER_ASSIGN_OR_RETURN(config.vocab_size, Size(fields, "vocab_size", kMaxVocabulary));
-  DIMMER_ASSIGN_OR_RETURN(config.hidden_size, Size(fields, "hidden_size", kMaxWidth));
-  DIMMER_ASSIGN_OR_RETURN(config.layers, Size(fields, "num_hidden_layers", kMaxLayers));
-  DIMMER_ASSIGN_OR_RETURN(config.heads, Size(fields, "num_attention_heads", kMaxWidth));
+  DIMMER_ASSIGN_OR_RETURN(config.vocab_size, SizeField(fields, "vocab_size", kMaxVocabulary));
+  DIMMER_ASSIGN_OR_RETURN(config.hidden_size, SizeField(fields, "hidden_size", kMaxWidth));
+  DIMMER_ASSIGN_OR_RETURN(config.layers, SizeField(fields, "num_hidden_layers", kMaxLayers));
+  DIMMER_ASSIGN_OR_RETURN(config.heads, SizeField(fields, "num_attention_heads", kMaxWidth));
   DIMMER_ASSIGN_OR_RETURN(config.intermediate_size,
-                          Size(fields, "intermediate_size", 8 * kMaxWidth));
+                          SizeField(fields, "intermediate_size", 8 * kMaxWidth));
   DIMMER_ASSIGN_OR_RETURN(config.max_positions,
-                          Size(fields, "max_position_embeddings", kMaxPositions, 512));
-  DIMMER_ASSIGN_OR_RETURN(config.type_vocab_size, Size(fields, "type_vocab_size", 1024, 2));
+                          SizeField(fields, "max_position_embeddings", kMaxPositions, 512));
+  DIMMER_ASSIGN_OR_RETURN(config.type_vocab_size, SizeField(fields, "type_vocab_size", 1024, 2));
   DIMMER_ASSIGN_OR_RETURN(const double epsilon, fields.Number("layer_norm_eps", 0, 1, 1e-12));
   config.layer_norm_epsilon = static_cast<float>(epsilon);
-  DIMMER_ASSIGN_OR_RETURN(config.activation, ParseActivation(fields));
+  DIMMER_ASSIGN_OR_RETURN(config.activation, ActivationField(fields, "hidden_act", "gelu"));
   if (config.hidden_size % config.heads != 0) {
     return absl::InvalidArgumentError(
         fmt::format("{}: num_attention_heads: found {}, expected a divisor of hidden_size {}",

@@ -3,6 +3,8 @@
 #include <string>
 
 #include "engine/models/bert.h"
+#include "engine/models/gpt2.h"
+#include "engine/models/llama.h"
 #include "engine/models/model.h"
 #include "engine/util/status.h"
 
@@ -15,6 +17,8 @@ const std::map<std::string, Loader>& Loaders() {
   static const auto* const kLoaders = new std::map<std::string, Loader>{
       {"BertForSequenceClassification", &Bert::Load},
       {"BertModel", &Bert::Load},
+      {"GPT2LMHeadModel", &Gpt2::Load},
+      {"LlamaForCausalLM", &Llama::Load},
   };
   return *kLoaders;
 }
