@@ -5,14 +5,18 @@ import json
 import pathlib
 
 import safetensors.torch
+import tokenizers
 import torch
 import transformers
+from tokenizers import decoders, pre_tokenizers, trainers
 
 WORDS = (
     "[PAD] [UNK] [CLS] [SEP] [MASK] i feel am so very not a the and happy sad angry today was it"
     " love joy fear of to my is ##s ##ing ##ed . , ! ? ' 1 2 3"
 ).split()
 LABELS = ["down", "up", "level"]
+END_OF_TEXT = "<|endoftext|>"
+STORY = "once upon a time there was a little cat and the cat sat on the mat, 1984 times\n"
 
 
 def tiny_config(**changes) -> transformers.BertConfig:
@@ -44,15 +48,64 @@ def save(model: transformers.PreTrainedModel, directory: pathlib.Path, words) ->
     return directory
 
 
+def tiny_generator(repository: pathlib.Path, name: str, seed: int = 1, **changes) -> pathlib.Path:
+    """A random GPT2LMHeadModel as REPOSITORY/NAME/1, with a byte-level tokenizer of 296 tokens."""
+    directory = repository / name / "1"
+    directory.mkdir(parents=True)
+    end = byte_level_tokenizer(directory)
+    settings = {
+        "vocab_size": end + 1,
+        "n_positions": 512,
+        "n_embd": 64,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_inner": 192,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "initializer_range": 0.2,
+    }
+    torch.manual_seed(seed)
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**{**settings, **changes}))
+    model.save_pretrained(directory, safe_serialization=True)
+    return directory
+
+
+def byte_level_tokenizer(directory: pathlib.Path) -> int:
+    """Writes vocab.json and merges.txt as GPT-2's; returns the id of END_OF_TEXT, the last."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=299, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([STORY] * 8, trainer)
+    tokenizer.model.save(str(directory))
+    path = directory / "vocab.json"
+    vocabulary = json.loads(path.read_text())
+    end = vocabulary[END_OF_TEXT] = len(vocabulary)
+    path.write_text(json.dumps(vocabulary))
+    return end
+
+
+CHECKED_FILES = (
+    "model.safetensors",
+    "routers.safetensors",
+    "config.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+
+
 def convert(
     directory: pathlib.Path, experts: int = 12, width: int = 16, gate=None, seed: int = 3
 ) -> pathlib.Path:
     """Adds random routers and a dimmer.json: a converted package, if not a clever one."""
     config = json.loads((directory / "config.json").read_text())
-    d, hidden = config["hidden_size"], config["intermediate_size"]
+    d = config.get("hidden_size") or config["n_embd"]
+    hidden = config.get("intermediate_size") or config["n_inner"]
     modules, routers = [], {}
     generator = torch.Generator().manual_seed(seed)
-    for layer in range(config["num_hidden_layers"]):
+    for layer in range(config.get("num_hidden_layers") or config["n_layer"]):
         modules.append(
             {
                 "layer": layer,
@@ -85,7 +138,8 @@ def convert(
         "provenance": {},
         "checksums": {
             name: "sha256:" + hashlib.sha256((directory / name).read_bytes()).hexdigest()
-            for name in ("model.safetensors", "routers.safetensors", "config.json", "vocab.txt")
+            for name in CHECKED_FILES
+            if (directory / name).exists()
         },
     }
     (directory / "dimmer.json").write_text(json.dumps(spec, indent=1))
