@@ -116,6 +116,41 @@ void FromUsage(const Usage& usage, v1::Usage* out) {
   out->set_truncated(usage.truncated);
 }
 
+void FromPiece(const Piece& piece, v1::GenerateResponse* out) {
+  out->set_text(piece.text);
+  out->mutable_token_ids()->Add(piece.ids.begin(), piece.ids.end());
+  out->mutable_logprobs()->Add(piece.logprobs.begin(), piece.logprobs.end());
+}
+
+namespace {
+
+v1::FinishReason ToProto(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kNone:
+      return v1::NONE;
+    case FinishReason::kLength:
+      return v1::LENGTH;
+    case FinishReason::kStop:
+      return v1::STOP;
+    case FinishReason::kEndOfText:
+      return v1::END_OF_TEXT;
+    case FinishReason::kBudget:
+      return v1::BUDGET;
+  }
+  return v1::NONE;
+}
+
+}  // namespace
+
+void FromGeneration(const Response& response, v1::GenerateResponse* out) {
+  const Result& result = response.results.front();
+  out->set_finish_reason(ToProto(result.finish_reason));
+  out->set_seed(result.seed);
+  FromUsage(response.usage, out->mutable_usage());
+  out->set_model(response.model);
+  out->set_version(response.version);
+}
+
 std::string LabelName(const std::vector<std::string>& labels, size_t index) {
   return index < labels.size() ? labels[index] : fmt::format("LABEL_{}", index);
 }
@@ -227,6 +262,10 @@ std::string_view TaskName(Task task) {
       return "classification";
     case Task::kEmbedding:
       return "embedding";
+    case Task::kGeneration:
+      return "generation";
+    case Task::kScoring:
+      return "scoring";
   }
   return "unknown";
 }

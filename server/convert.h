@@ -26,6 +26,10 @@ void FromUsage(const Usage& usage, v1::Usage* out);
 void FromScores(std::span<const float> scores, const std::vector<std::string>& labels,
                 uint32_t top_k, google::protobuf::RepeatedPtrField<v1::Label>* out);
 
+void FromPiece(const Piece& piece, v1::GenerateResponse* out);
+// The last message of a generation: how it ended.
+void FromGeneration(const Response& response, v1::GenerateResponse* out);
+
 // LABEL_<index> where the model has no name for it.
 std::string LabelName(const std::vector<std::string>& labels, size_t index);
 // The first of the largest; `scores` must not be empty.
@@ -41,7 +45,7 @@ void FromTauAnswer(const TauAnswer& answer, const CostModel& cost, v1::SetTauRes
 void FromModelStatus(const ModelStatus& status, const TauState* tau, const Scheduler::Load& load,
                      v1::Model* out);
 
-std::string_view TaskName(Task task);  // "classification", "embedding"
+std::string_view TaskName(Task task);  // "classification", "embedding", "generation", "scoring"
 
 }  // namespace dimmer
 

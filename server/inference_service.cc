@@ -4,6 +4,7 @@
 
 #include "engine/util/status.h"
 #include "server/convert.h"
+#include "server/generate_call.h"
 #include "server/task_model.h"
 
 namespace dimmer {
@@ -132,6 +133,11 @@ grpc::ServerUnaryReactor* InferenceService::Embed(grpc::CallbackServerContext* c
                                        SubmitEmbed(*engine_, call, request, max_texts_);
                                    if (!status.ok()) call->Fail(status);
                                  });
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* InferenceService::Generate(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes) {
+  return StartGenerate(*engine_, shared_, context, bytes);
 }
 
 grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext* context,

@@ -14,9 +14,9 @@
 namespace dimmer {
 
 // The raw methods: see server/request_parser.h.
-using RawInference =
-    v1::Inference::WithRawCallbackMethod_Classify<v1::Inference::WithRawCallbackMethod_Embed<
-        v1::Inference::WithRawCallbackMethod_Tokenize<v1::Inference::Service>>>;
+using RawInference = v1::Inference::WithRawCallbackMethod_Classify<
+    v1::Inference::WithRawCallbackMethod_Embed<v1::Inference::WithRawCallbackMethod_Generate<
+        v1::Inference::WithRawCallbackMethod_Tokenize<v1::Inference::Service>>>>;
 
 class InferenceService : public RawInference {
  public:
@@ -31,6 +31,8 @@ class InferenceService : public RawInference {
   grpc::ServerUnaryReactor* Embed(grpc::CallbackServerContext* context,
                                   const grpc::ByteBuffer* bytes,
                                   grpc::ByteBuffer* response) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
+                                                       const grpc::ByteBuffer* bytes) override;
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
                                      const grpc::ByteBuffer* bytes,
                                      grpc::ByteBuffer* response) override;

@@ -4,6 +4,7 @@
 #include <prometheus/text_serializer.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <mutex>
 #include <sstream>
@@ -21,6 +22,9 @@ using Buckets = Histogram::BucketBoundaries;
 
 const Buckets kSeconds = {.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05,
                           .1,    .25,    .5,    1,    2.5,   5,    10,  30};
+// Per output token: down to what a small model takes.
+const Buckets kTokenSeconds = {.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025,
+                               .005,   .01,     .025,   .05,   .1,     .25,   .5,   1};
 const Buckets kBatchTokens = {1, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192};
 const Buckets kTau = {0, .01, .02, .05, .1, .15, .2, .25, .3, .4, .5, .6, .7, .8, .9, 1};
 const Buckets kRatio = {-.5,  -.2,  -.1, -.05, -.02, -.01, -.005, -.002, 0,
@@ -49,7 +53,9 @@ Family<Histogram>& HistogramFamily(prometheus::Registry& registry, const char* n
 
 // Other calls on a model, such as GetModel, say nothing about how it serves.
 bool RunsModel(std::string_view rpc) {
-  return rpc == "Classify" || rpc == "Embed" || rpc == "ModelInfer";
+  constexpr std::array<std::string_view, 5> kRunning = {"Classify", "Embed", "Generate",
+                                                        "ModelInfer", "ModelStreamInfer"};
+  return std::find(kRunning.begin(), kRunning.end(), rpc) != kRunning.end();
 }
 
 std::string_view LabelOf(const prometheus::ClientMetric& metric, std::string_view name) {
@@ -113,6 +119,12 @@ struct Metrics::Families {
                                       "Longest wait of an answered call's texts")),
         compute_seconds(HistogramFamily(r, "dimmer_compute_duration_seconds",
                                         "Longest time in the model of an answered call's texts")),
+        first_token_seconds(
+            HistogramFamily(r, "dimmer_time_to_first_token_seconds",
+                            "From an answered generation's arrival to its first token")),
+        output_token_seconds(
+            HistogramFamily(r, "dimmer_time_per_output_token_seconds",
+                            "Mean time from token to token of an answered generation")),
         batch_tokens(HistogramFamily(r, "dimmer_batch_tokens", "Tokens computed together")),
         request_tau(
             HistogramFamily(r, "dimmer_request_tau", "Mean effective tau of answered calls")),
@@ -124,8 +136,8 @@ struct Metrics::Families {
 
   Family<Counter>&requests, &rejected, &degraded, &texts, &tokens, &flops, &dense_flops,
       &non_finite, &expert_tokens;
-  Family<Histogram>&request_seconds, &queue_seconds, &compute_seconds, &batch_tokens, &request_tau,
-      &budget_error, &experts_run;
+  Family<Histogram>&request_seconds, &queue_seconds, &compute_seconds, &first_token_seconds,
+      &output_token_seconds, &batch_tokens, &request_tau, &budget_error, &experts_run;
 };
 
 struct Metrics::ModuleSeries {
@@ -141,7 +153,8 @@ struct Metrics::ModelSeries {
   Labels labels;
   Counter *texts, *prompt_tokens, *output_tokens, *flops, *dense_flops, *non_finite, *degraded;
   Histogram *queue_seconds, *compute_seconds, *batch_tokens, *request_tau, *budget_error;
-  std::vector<ModuleSeries> modules;  // as CostModel::moe
+  Histogram *first_token_seconds = nullptr, *output_token_seconds = nullptr;  // of generators
+  std::vector<ModuleSeries> modules;                                          // as CostModel::moe
 };
 
 Metrics::Metrics(PerExpert per_expert)
@@ -178,6 +191,11 @@ void Metrics::AddModel(const ServedModel& model) {
   series.batch_tokens = &f.batch_tokens.Add(series.labels, kBatchTokens);
   series.request_tau = &f.request_tau.Add(series.labels, kTau);
   series.budget_error = &f.budget_error.Add(series.labels, kRatio);
+  const std::vector<Task>& tasks = model.model->info().tasks;
+  if (std::find(tasks.begin(), tasks.end(), Task::kGeneration) != tasks.end()) {
+    series.first_token_seconds = &f.first_token_seconds.Add(series.labels, kSeconds);
+    series.output_token_seconds = &f.output_token_seconds.Add(series.labels, kTokenSeconds);
+  }
   for (const MoeCost& moe : model.model->info().cost.moe) {
     ModuleSeries module;
     module.labels = With(With(series.labels, "layer", std::to_string(moe.layer)), "module",
@@ -269,6 +287,14 @@ void Metrics::OnAnswer(const Budget& asked, const Response& response) {
   series->compute_seconds->Observe(double(usage.compute_us) * 1e-6);
   series->request_tau->Observe(usage.tau);
   if (usage.degraded) series->degraded->Increment();
+  for (const Result& result : response.results) {
+    const size_t tokens = result.output_ids.size();
+    if (series->first_token_seconds == nullptr || tokens == 0) continue;
+    series->first_token_seconds->Observe(double(result.first_token_us) * 1e-6);
+    if (tokens == 1) continue;  // no time between tokens
+    series->output_token_seconds->Observe(double(result.last_token_us - result.first_token_us) *
+                                          1e-6 / double(tokens - 1));
+  }
   if (asked.kind == Budget::Kind::kFlopFraction) {
     for (const Result& result : response.results) {
       const double limit = asked.value * double(result.usage.dense_flops);

@@ -11,7 +11,7 @@ namespace dimmer {
 absl::StatusOr<std::shared_ptr<const ServedModel>> FindForTask(const Engine& engine,
                                                                const std::string& model,
                                                                const std::string& version,
-                                                               Task task, UnaryCall* call) {
+                                                               Task task, RpcCall* call) {
   DIMMER_ASSIGN_OR_RETURN(auto served, engine.Find(model, version));
   call->SetModel(served->name, served->version);
   const std::vector<Task>& tasks = served->model->info().tasks;

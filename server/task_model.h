@@ -10,7 +10,7 @@
 #include <string>
 
 #include "engine/engine.h"
-#include "server/unary_call.h"
+#include "server/rpc_call.h"
 
 namespace dimmer {
 
@@ -19,7 +19,7 @@ namespace dimmer {
 absl::StatusOr<std::shared_ptr<const ServedModel>> FindForTask(const Engine& engine,
                                                                const std::string& model,
                                                                const std::string& version,
-                                                               Task task, UnaryCall* call);
+                                                               Task task, RpcCall* call);
 
 // InvalidArgument unless `count` texts, in `field`, are from 1 to `max_texts`.
 absl::Status CheckCount(const std::string& field, size_t count, size_t max_texts);

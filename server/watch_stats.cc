@@ -2,8 +2,6 @@
 
 #include <google/protobuf/util/time_util.h>
 #include <grpcpp/alarm.h>
-#include <grpcpp/impl/codegen/proto_utils.h>
-#include <grpcpp/support/proto_buffer_writer.h>
 
 #include <algorithm>
 #include <optional>
@@ -12,6 +10,7 @@
 #include "engine/util/status.h"
 #include "server/convert.h"
 #include "server/grpc_status.h"
+#include "server/message_bytes.h"
 #include "server/request_parser.h"
 
 namespace dimmer {
@@ -137,13 +136,9 @@ class StatsWatchers::Watcher : public grpc::ServerWriteReactor<grpc::ByteBuffer>
       Finish(*failed);
       return;
     }
-    bool own_buffer = false;
-    buffer_.Clear();
-    const grpc::Status written =
-        grpc::GenericSerialize<grpc::ProtoBufferWriter, google::protobuf::Message>(
-            owner_->Stats(model_), &buffer_, &own_buffer);
+    const absl::Status written = ToBytes(owner_->Stats(model_), &buffer_);
     if (!written.ok()) {
-      Finish(written);
+      Finish(ToGrpcStatus(written));
       return;
     }
     StartWrite(&buffer_);

@@ -161,12 +161,13 @@ TEST_F(RpcTest, BytesThatAreNoRequestAreInvalidArguments) {
   EXPECT_EQ(text.error_message(), "texts[0]: not UTF-8 at byte 1");
   for (const char* method :
        {"/dimmer.v1.Inference/Classify", "/dimmer.v1.Inference/Embed",
-        "/dimmer.v1.Inference/Tokenize", "/inference.GRPCInferenceService/ModelInfer",
-        "/inference.GRPCInferenceService/ModelReady", "/grpc.health.v1.Health/Check"}) {
+        "/dimmer.v1.Inference/Generate", "/dimmer.v1.Inference/Tokenize",
+        "/inference.GRPCInferenceService/ModelInfer", "/inference.GRPCInferenceService/ModelReady",
+        "/grpc.health.v1.Health/Check"}) {
     EXPECT_EQ(CallRaw(method, std::string(64, '\xff')).error_code(), StatusCode::INVALID_ARGUMENT)
         << method;
   }
-  EXPECT_EQ(CallRaw("/dimmer.v1.Inference/Generate", "").error_code(), StatusCode::UNIMPLEMENTED);
+  EXPECT_EQ(CallRaw("/dimmer.v1.Inference/Void", "").error_code(), StatusCode::UNIMPLEMENTED);
 }
 
 TEST_F(RpcTest, EmbedGivesUnitVectors) {
