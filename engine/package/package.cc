@@ -21,9 +21,18 @@ constexpr std::string_view kConfig = "config.json";
 constexpr std::string_view kSpec = "dimmer.json";
 constexpr std::string_view kRouters = "routers.safetensors";
 // Besides every *.safetensors. Whatever else lies there (a model card) may change.
-constexpr std::array<std::string_view, 7> kChecked = {
-    kConfig,     "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
-    "vocab.txt", "special_tokens_map.json",      "merges.txt"};
+constexpr std::array<std::string_view, 12> kChecked = {kConfig,
+                                                       "generation_config.json",
+                                                       "model.safetensors.index.json",
+                                                       "tokenizer.json",
+                                                       "tokenizer_config.json",
+                                                       "special_tokens_map.json",
+                                                       "vocab.txt",
+                                                       "vocab.json",
+                                                       "merges.txt",
+                                                       "added_tokens.json",
+                                                       "encoder.json",
+                                                       "vocab.bpe"};
 
 std::string Join(const std::string& directory, std::string_view name) {
   return fmt::format("{}/{}", directory, name);
