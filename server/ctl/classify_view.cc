@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "server/ctl/json.h"
+#include "server/ctl/usage_view.h"
 
 namespace dimmer::ctl {
 namespace {
@@ -17,10 +19,6 @@ std::string Row(const std::string& label, const std::string& score) {
 
 std::string Cost(const std::string& tau, const std::string& flops, const std::string& share) {
   return fmt::format("  {:>5}  {:>8}  {:>8}  ", tau, flops, share);
-}
-
-std::string Share(uint64_t flops, uint64_t dense) {
-  return dense == 0 ? "-" : Percent(double(flops) / double(dense), 0);
 }
 
 }  // namespace
@@ -40,7 +38,7 @@ std::vector<Line> RenderResult(const std::string& text, const v1::Classification
       continue;
     }
     const std::string cost = Cost(fmt::format("{:.3f}", usage.tau()), Flops(double(usage.flops())),
-                                  Share(usage.flops(), usage.dense_flops()));
+                                  ShareOfDense(usage.flops(), usage.dense_flops()));
     const size_t used = Width(row) + Width(cost);
     lines.push_back({{row, kBold},
                      {cost, kPlain},
@@ -49,29 +47,25 @@ std::vector<Line> RenderResult(const std::string& text, const v1::Classification
   return lines;
 }
 
-void ClassifyTotal::Add(const v1::Usage& usage, size_t results) {
+void ClassifyTotal::Add(const v1::Usage& more, size_t results) {
   texts += results;
-  flops += usage.flops();
-  dense_flops += usage.dense_flops();
-  compute_us += usage.compute_us();
-  clamped = clamped || usage.budget_clamped();
-  degraded = degraded || usage.degraded();
-  truncated = truncated || usage.truncated();
+  usage.set_flops(usage.flops() + more.flops());
+  usage.set_dense_flops(usage.dense_flops() + more.dense_flops());
+  usage.set_compute_us(usage.compute_us() + more.compute_us());
+  usage.set_budget_clamped(usage.budget_clamped() || more.budget_clamped());
+  usage.set_degraded(usage.degraded() || more.degraded());
+  usage.set_truncated(usage.truncated() || more.truncated());
 }
 
 std::vector<Line> RenderTotal(const ClassifyTotal& total) {
+  const v1::Usage& usage = total.usage;
   std::vector<Line> lines = {
       {{fmt::format("{} text{}: {}, {} of dense, {} in the model", total.texts,
-                    total.texts == 1 ? "" : "s", Flops(double(total.flops), "FLOPs"),
-                    Share(total.flops, total.dense_flops),
-                    Seconds(double(total.compute_us) * 1e-6)),
+                    total.texts == 1 ? "" : "s", Flops(double(usage.flops()), "FLOPs"),
+                    ShareOfDense(usage.flops(), usage.dense_flops()),
+                    Seconds(double(usage.compute_us()) * 1e-6)),
         kDim}}};
-  if (total.clamped) {
-    lines.push_back(
-        {{"the budget was moved to the operator's bounds or the model's floor", kLight}});
-  }
-  if (total.degraded) lines.push_back({{"the server has turned the light down: load", kLight}});
-  if (total.truncated) lines.push_back({{"a text was cut to the model's length", kLight}});
+  for (Line& note : RenderNotes(usage)) lines.push_back(std::move(note));
   return lines;
 }
 

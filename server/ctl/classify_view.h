@@ -18,10 +18,10 @@ std::vector<Line> RenderResult(const std::string& text, const v1::Classification
                                size_t columns);
 // Of all answers together.
 struct ClassifyTotal {
-  uint64_t texts = 0, flops = 0, dense_flops = 0, compute_us = 0;
-  bool clamped = false, degraded = false, truncated = false;
+  uint64_t texts = 0;
+  v1::Usage usage;  // counts and flags of all
 
-  void Add(const v1::Usage& usage, size_t results);
+  void Add(const v1::Usage& more, size_t results);
 };
 std::vector<Line> RenderTotal(const ClassifyTotal& total);
 

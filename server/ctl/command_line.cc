@@ -19,6 +19,7 @@ Examples:
   dimmerctl set-tau emotion --default 0.2 --dry-run
   dimmerctl set-tau emotion --default 0.2 --max 0.5 --ttl 10m
   dimmerctl classify emotion "what a lovely day" --flop-fraction 0.5
+  dimmerctl generate stories "Once upon a time" --tau 0.1
   dimmerctl top
 
 Exit status: 0; 1 where the server refused or cannot be reached; 2 where dimmerctl was called wrongly.
@@ -48,13 +49,59 @@ struct Raw {
   std::optional<uint64_t> max_flops;
   std::vector<std::string> layers;
   uint64_t if_revision = 0;
-  uint32_t top_k = 1;
+  uint32_t top_k = 1;  // of labels
   bool dry_run = false, truncate = false;
+
+  std::string prompt;
+  uint32_t max_tokens = 0, sample_top_k = 0;
+  float temperature = 0, top_p = 0;
+  uint64_t seed = 0;
+  std::vector<std::string> stop;
 };
 
 struct Commands {
-  CLI::App *models, *describe, *set_tau, *classify, *top;
+  CLI::App *models, *describe, *set_tau, *classify, *generate, *top;
 };
+
+// At most one of them is given.
+void AddBudget(CLI::App& command, Raw& raw, const std::string& fraction_of,
+               const std::string& flops_of) {
+  auto* tau = command.add_option("--tau", raw.tau, "Budget: tau in [0, 1]");
+  auto* fraction = command.add_option("--flop-fraction", raw.flop_fraction,
+                                      "Budget: share of the dense FLOPs, " + fraction_of);
+  auto* flops = command.add_option("--max-flops", raw.max_flops, "Budget: FLOPs of " + flops_of);
+  tau->excludes(fraction)->excludes(flops);
+  fraction->excludes(flops);
+}
+
+void AddGenerate(CLI::App& generate, Options& options, Raw& raw) {
+  generate.footer(Footer(
+      "  dimmerctl generate stories \"Once upon a time\" --tau 0.1\n"
+      "  dimmerctl generate stories \"One day\" --temperature 0.8 --seed 7 --stop \"The end\"\n"
+      "  dimmerctl generate stories - --json < prompt.txt\n"));
+  generate.add_option("MODEL", options.model, "A language model's name")->required()->type_name("");
+  generate.add_option("PROMPT", raw.prompt, "What to continue; - reads it from standard input")
+      ->required()
+      ->type_name("");
+  AddBudget(generate, raw, "steered while it runs", "prompt and output together");
+  generate.add_option("--max-tokens", raw.max_tokens, "Tokens of output; 0: the model's default")
+      ->capture_default_str();
+  generate.add_option("--temperature", raw.temperature, "0: always the likeliest token")
+      ->capture_default_str();
+  generate.add_option("--top-k", raw.sample_top_k, "Sample among this many tokens; 0: all")
+      ->capture_default_str();
+  generate
+      .add_option("--top-p", raw.top_p,
+                  "Sample among the fewest tokens whose probabilities reach this; 0: all")
+      ->capture_default_str();
+  generate
+      .add_option("--seed", raw.seed, "The same seed and tau give the same text; 0: a fresh one")
+      ->capture_default_str();
+  generate.add_option("--stop", raw.stop, "End before this text. May be repeated")
+      ->type_name("TEXT")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
 
 Commands AddCommands(CLI::App& app, Options& options, Raw& raw) {
   Commands commands{
@@ -63,6 +110,7 @@ Commands AddCommands(CLI::App& app, Options& options, Raw& raw) {
                          "One model: architecture, experts, calibration, settings, provenance"),
       app.add_subcommand("set-tau", "Change a model's default tau, its bounds or single layers"),
       app.add_subcommand("classify", "Classify texts, and show what each answer cost"),
+      app.add_subcommand("generate", "Continue a text, as it is made, and show what that cost"),
       app.add_subcommand("top", "Watch the server: rates, tau, FLOPs saved, experts per layer")};
   commands.models->footer(Footer("  dimmerctl models --json\n"));
   commands.describe->footer(Footer("  dimmerctl describe emotion\n"));
@@ -100,15 +148,11 @@ Commands AddCommands(CLI::App& app, Options& options, Raw& raw) {
   classify.add_option("TEXT", options.texts, "Texts; - reads one a line from standard input")
       ->required()
       ->type_name("");
-  auto* tau = classify.add_option("--tau", raw.tau, "Budget: tau in [0, 1]");
-  auto* fraction = classify.add_option("--flop-fraction", raw.flop_fraction,
-                                       "Budget: share of the dense FLOPs, for each text");
-  auto* flops = classify.add_option("--max-flops", raw.max_flops,
-                                    "Budget: FLOPs of all texts together, which then are one call");
-  tau->excludes(fraction)->excludes(flops);
-  fraction->excludes(flops);
+  AddBudget(classify, raw, "for each text", "all texts together, which then are one call");
   classify.add_option("--top-k", raw.top_k, "Labels per text; 0: all")->capture_default_str();
   classify.add_flag("--truncate", raw.truncate, "Cut texts that are too long for the model");
+
+  AddGenerate(*commands.generate, options, raw);
 
   CLI::App& top = *commands.top;
   top.footer(
@@ -126,7 +170,7 @@ Commands AddCommands(CLI::App& app, Options& options, Raw& raw) {
 
 void AddOptions(CLI::App& app, Options& options, Raw& raw) {
   app.set_version_flag("--version", std::string("dimmerctl ") + DIMMER_VERSION);
-  app.add_option("--address", options.address, "The server's gRPC port, for classify")
+  app.add_option("--address", options.address, "The server's gRPC port, for classify and generate")
       ->envname("DIMMER_GRPC_ADDRESS")
       ->type_name("HOST:PORT")
       ->capture_default_str();
@@ -137,7 +181,7 @@ void AddOptions(CLI::App& app, Options& options, Raw& raw) {
   app.add_option("--timeout", raw.timeout, "Longest wait for an answer")
       ->type_name("TIME")
       ->capture_default_str();
-  app.add_flag("--json", options.json, "JSON; top and classify print one object a line");
+  app.add_flag("--json", options.json, "JSON; classify, generate and top print one object a line");
   app.add_option("--color", options.color,
                  "auto: on a terminal, unless NO_COLOR is set; always; never")
       ->check(CLI::IsMember({"auto", "always", "never"}))
@@ -172,16 +216,34 @@ absl::Status FillSetTau(const Raw& raw, Options& options) {
   return absl::OkStatus();
 }
 
-void FillClassify(const Raw& raw, Options& options) {
-  v1::ClassifyRequest& request = options.classify;
-  request.set_model(options.model);
-  request.set_top_k(raw.top_k);
-  request.set_truncate(raw.truncate);
+template <typename Request>
+void FillBudget(const Raw& raw, Request& request) {
   if (raw.tau.has_value()) request.mutable_budget()->set_tau(*raw.tau);
   if (raw.flop_fraction.has_value()) {
     request.mutable_budget()->set_flop_fraction(*raw.flop_fraction);
   }
   if (raw.max_flops.has_value()) request.mutable_budget()->set_max_flops(*raw.max_flops);
+}
+
+void FillClassify(const Raw& raw, Options& options) {
+  v1::ClassifyRequest& request = options.classify;
+  request.set_model(options.model);
+  request.set_top_k(raw.top_k);
+  request.set_truncate(raw.truncate);
+  FillBudget(raw, request);
+}
+
+void FillGenerate(const Raw& raw, Options& options) {
+  v1::GenerateRequest& request = options.generate;
+  request.set_model(options.model);
+  request.set_prompt(raw.prompt);
+  request.set_max_tokens(raw.max_tokens);
+  request.set_temperature(raw.temperature);
+  request.set_top_k(raw.sample_top_k);
+  request.set_top_p(raw.top_p);
+  request.set_seed(raw.seed);
+  request.mutable_stop()->Add(raw.stop.begin(), raw.stop.end());
+  FillBudget(raw, request);
 }
 
 absl::Status Fill(const CLI::App& app, const Commands& commands, const Raw& raw, Options& options) {
@@ -196,6 +258,10 @@ absl::Status Fill(const CLI::App& app, const Commands& commands, const Raw& raw,
   if (app.got_subcommand(commands.classify)) {
     options.command = Options::Command::kClassify;
     FillClassify(raw, options);
+  }
+  if (app.got_subcommand(commands.generate)) {
+    options.command = Options::Command::kGenerate;
+    FillGenerate(raw, options);
   }
   if (app.got_subcommand(commands.set_tau)) {
     options.command = Options::Command::kSetTau;
@@ -245,9 +311,10 @@ absl::StatusOr<CommandLine> ReadCommandLine(int argc, const char* const* argv) {
   } catch (const CLI::ParseError& error) {
     if (app.get_subcommands().empty()) {
       const auto rest = app.remaining();
-      return absl::InvalidArgumentError(
-          fmt::format("found {}, expected a command: models, describe, set-tau, classify or top",
-                      rest.empty() ? "none" : "\"" + rest.front() + "\""));
+      return absl::InvalidArgumentError(fmt::format(
+          "found {}, expected a command: models, describe, set-tau, classify, generate or "
+          "top",
+          rest.empty() ? "none" : "\"" + rest.front() + "\""));
     }
     return absl::InvalidArgumentError(error.what());
   }

@@ -18,7 +18,7 @@
 namespace dimmer::ctl {
 
 struct Options {
-  enum class Command : uint8_t { kModels, kDescribe, kSetTau, kClassify, kTop };
+  enum class Command : uint8_t { kModels, kDescribe, kSetTau, kClassify, kGenerate, kTop };
   Command command = Command::kModels;
 
   std::string address = "127.0.0.1:8001";  // inference
@@ -31,6 +31,7 @@ struct Options {
   v1::SetTauRequest set_tau;                   // set-tau
   v1::ClassifyRequest classify;                // classify: without its texts
   std::vector<std::string> texts;              // "-": lines of stdin
+  v1::GenerateRequest generate;                // generate; prompt "-": all of stdin
   absl::Duration interval = absl::Seconds(1);  // top
   uint64_t count = 0;                          // top: frames; 0: until it is stopped
 };

@@ -14,6 +14,7 @@ absl::Status RunModels(const Options& options);
 absl::Status RunDescribe(const Options& options);
 absl::Status RunSetTau(const Options& options);
 absl::Status RunClassify(const Options& options);
+absl::Status RunGenerate(const Options& options);
 absl::Status RunTop(const Options& options);
 
 }  // namespace dimmer::ctl

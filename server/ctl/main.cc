@@ -20,6 +20,8 @@ absl::Status Run(const Options& options) {
       return RunSetTau(options);
     case Options::Command::kClassify:
       return RunClassify(options);
+    case Options::Command::kGenerate:
+      return RunGenerate(options);
     case Options::Command::kTop:
       return RunTop(options);
   }

@@ -48,14 +48,14 @@ bool Same(const Ink& a, const Ink& b) {
   return a.color == b.color && a.bold == b.bold && a.dim == b.dim;
 }
 
-}  // namespace
-
-std::string Printable(std::string_view text) {
+// With '?' for what is not UTF-8, or would steer the terminal and is not in `kept`.
+std::string Replaced(std::string_view text, std::string_view kept) {
   std::string out;
   while (!text.empty()) {
     size_t size = 1;
     const int32_t code = Decode(text, &size);
-    if (code < 0 || Steers(code)) {
+    const bool stays = code < 0x80 && code >= 0 && kept.find(char(code)) != std::string_view::npos;
+    if (code < 0 || (Steers(code) && !stays)) {
       out += '?';
     } else {
       out += text.substr(0, size);
@@ -64,6 +64,12 @@ std::string Printable(std::string_view text) {
   }
   return out;
 }
+
+}  // namespace
+
+std::string Printable(std::string_view text) { return Replaced(text, ""); }
+
+std::string PrintableText(std::string_view text) { return Replaced(text, "\n\t"); }
 
 size_t Width(std::string_view text) {
   size_t width = 0;

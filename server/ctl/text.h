@@ -34,6 +34,8 @@ using Line = std::vector<Span>;
 // What was written elsewhere, safe to print: control characters, which could steer the terminal,
 // and bytes that are not UTF-8 become '?'.
 std::string Printable(std::string_view text);
+// The same for text of many lines: '\n' and '\t' stay.
+std::string PrintableText(std::string_view text);
 
 // Columns, for printable UTF-8.
 size_t Width(std::string_view text);

@@ -359,6 +359,8 @@ def test_a_server_that_does_not_answer_is_not_waited_for():
         ["set-tau", "emotion", "--default", "0.1", "--ttl", "soon"],
         ["classify", "emotion"],
         ["classify", "emotion", "a", "--tau", "0", "--flop-fraction", "1"],
+        ["generate", "stories"],
+        ["generate", "stories", "a", "--tau", "0", "--max-flops", "1"],
         ["top", "--interval", "1ms"],
     ],
 )
@@ -372,7 +374,7 @@ def test_wrong_calls_exit_with_two(arguments):
 def test_help_and_version():
     assert re.fullmatch(r"dimmerctl \d+\.\d+\.\d+\n", ctl("--version").stdout)
     assert "Examples:" in ctl("--help").stdout
-    for name in ("models", "describe", "set-tau", "classify", "top"):
+    for name in ("models", "describe", "set-tau", "classify", "generate", "top"):
         done = ctl(name, "--help")
         assert done.returncode == 0 and name in done.stdout
 

@@ -51,6 +51,29 @@ TEST(CommandLineTest, Classify) {
   EXPECT_FALSE(Read({"classify", "m", "a"})->options.classify.has_budget());
 }
 
+TEST(CommandLineTest, Generate) {
+  const auto line =
+      Read({"generate", "m", "Once upon", "--max-flops", "9000", "--max-tokens", "32",
+            "--temperature", "0.8", "--top-k", "40", "--top-p", "0.9", "--seed",
+            "18446744073709551615", "--stop", "The end", "--stop", "\n"});
+  ASSERT_TRUE(line.ok()) << line.status();
+  EXPECT_EQ(line->options.command, Options::Command::kGenerate);
+  const v1::GenerateRequest& request = line->options.generate;
+  EXPECT_EQ(request.model(), "m");
+  EXPECT_EQ(request.prompt(), "Once upon");
+  EXPECT_EQ(request.budget().max_flops(), 9000u);
+  EXPECT_EQ(request.max_tokens(), 32u);
+  EXPECT_EQ(request.temperature(), 0.8F);
+  EXPECT_EQ(request.top_k(), 40u);
+  EXPECT_EQ(request.top_p(), 0.9F);
+  EXPECT_EQ(request.seed(), UINT64_MAX);
+  EXPECT_THAT(request.stop(), ElementsAre("The end", "\n"));
+  const v1::GenerateRequest plain = Read({"generate", "m", ""})->options.generate;
+  EXPECT_FALSE(plain.has_budget());
+  EXPECT_EQ(plain.temperature(), 0);
+  EXPECT_EQ(plain.max_tokens(), 0u);
+}
+
 TEST(CommandLineTest, Top) {
   const auto line = Read({"top", "--interval", "250ms", "--count", "3"});
   ASSERT_TRUE(line.ok()) << line.status();
@@ -95,6 +118,10 @@ TEST(CommandLineTest, SaysWhatIsWrong) {
                          {{"set-tau", "m", "--default", "0.1", "--if-revision", "0"}, "revision"},
                          {{"classify", "m"}, "TEXT"},
                          {{"classify", "m", "a", "--tau", "0", "--max-flops", "9"}, "tau"},
+                         {{"generate", "m"}, "PROMPT"},
+                         {{"generate", "m", "a", "--tau", "0", "--flop-fraction", "1"}, "tau"},
+                         {{"generate", "m", "a", "--max-tokens", "-1"}, "max-tokens"},
+                         {{"generate", "m", "a", "--seed", "new"}, "seed"},
                          {{"top", "--interval", "99ms"}, "--interval"},
                          {{"top", "--interval", "61s"}, "--interval"},
                          {{"models", "--color", "loud"}, "loud"},

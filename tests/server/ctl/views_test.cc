@@ -1,8 +1,9 @@
-// What models, describe, set-tau and classify print.
+// What models, describe, set-tau, classify and generate print.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "server/ctl/classify_view.h"
+#include "server/ctl/generate_view.h"
 #include "server/ctl/model_view.h"
 #include "server/ctl/tau_view.h"
 
@@ -146,6 +147,27 @@ TEST(ClassifyViewTest, RowsAndTotal) {
   EXPECT_EQ(Paint(RenderTotal(total), false),
             "1 text: 150 FLOPs, 50% of dense, 0 us in the model\n");
   EXPECT_EQ(ResultLine("t", result).substr(0, 12), "{\"text\":\"t\",");
+}
+
+TEST(GenerateViewTest, HowItEndedAndWhatItCost) {
+  v1::GenerateResponse last;
+  last.set_finish_reason(v1::END_OF_TEXT);
+  last.set_seed(7);
+  v1::Usage& usage = *last.mutable_usage();
+  usage.set_flops(600'000);
+  usage.set_dense_flops(1'000'000);
+  usage.set_tau(0.1);
+  usage.set_prompt_tokens(4);
+  usage.set_output_tokens(11);
+  EXPECT_EQ(Paint(RenderGenerated(last, {.first = 0.02, .last = 0.12}, true), false),
+            "11 tokens after 4, ended by the end of the text: 600.0 kFLOPs, 60% of dense, tau 0.100;"
+            " first after 20.0 ms, then 100.0/s; seed 7\n");
+  last.set_finish_reason(v1::BUDGET);
+  usage.set_output_tokens(0);
+  usage.set_budget_clamped(true);
+  EXPECT_EQ(Paint(RenderGenerated(last, {}, false), false),
+            "0 tokens after 4, ended by max_flops: 600.0 kFLOPs, 60% of dense, tau 0.100\n"
+            "the budget was moved to the operator's bounds or the model's floor\n");
 }
 
 }  // namespace
