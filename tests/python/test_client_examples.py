@@ -20,10 +20,13 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 import harness
+import packages
 
 EXAMPLES = harness.ROOT / "client_examples"
 TEXTS = ["i feel proud of our little team", "i am scared of the doctor"]
-USED = re.compile(r"([\d.]+) of ([\d.]+) MFLOPs, ([\d.]+)%, tau ([\d.]+), (\d+) tokens((?:, \w+)*)")
+USED = re.compile(
+    r"([\d.]+) of ([\d.]+) MFLOPs, ([\d.]+)%, tau ([\d.]+), (\d+)(?: \+ (\d+))? tokens((?:, \w+)*)"
+)
 
 
 @dataclasses.dataclass
@@ -66,7 +69,7 @@ def python_example(copied, tmp_path_factory) -> Example:
     subprocess.run(install, cwd=copied / "python", check=True)
     scripts = {
         topic: [sys.executable, str(copied / "python" / f"{topic}.py")]
-        for topic in ("classify", "set_tau", "backoff")
+        for topic in ("classify", "generate", "generate_async", "set_tau", "backoff")
     }
     return Example(scripts, {"PYTHONPATH": str(installed), "PYTHONUNBUFFERED": "1"})
 
@@ -78,7 +81,7 @@ def cpp_example(copied) -> Example:
     subprocess.run(["cmake", "--build", build, "--parallel", str(os.cpu_count())], check=True)
     programs = {
         topic: [str(build / f"dimmer-example-{topic.replace('_', '-')}")]
-        for topic in ("classify", "set_tau", "backoff")
+        for topic in ("classify", "generate", "set_tau", "backoff")
     }
     return Example(programs, {})
 
@@ -101,12 +104,13 @@ def small_queue():
 
 
 def same_numbers(printed: str, usage) -> None:
-    flops, dense, share, tau, tokens, notes = USED.search(printed).groups()
+    flops, dense, share, tau, tokens, output, notes = USED.search(printed).groups()
     assert float(flops) == pytest.approx(usage.flops / 1e6, abs=0.051)
     assert float(dense) == pytest.approx(usage.dense_flops / 1e6, abs=0.051)
     assert float(share) == pytest.approx(100 * usage.flops / usage.dense_flops, abs=0.051)
     assert float(tau) == pytest.approx(usage.tau, abs=0.00051)
     assert int(tokens) == usage.prompt_tokens
+    assert int(output or 0) == usage.output_tokens
     assert ("budget_clamped" in notes) == usage.budget_clamped
 
 
@@ -144,7 +148,67 @@ def test_classify_says_what_is_wrong(example, server):
     assert example.run("classify", "--tau", "much").returncode == 2
 
 
-@pytest.mark.parametrize("topic", ["classify", "set_tau", "backoff"])
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    """A server with a random language model that has experts."""
+    repository = tmp_path_factory.mktemp("writer")
+    packages.convert(packages.tiny_generator(repository, "writer"))
+    with harness.Server(repository) as running:
+        yield running
+
+
+def generated(server, stubs, **fields):
+    """The whole text, and the last message."""
+    with grpc.insecure_channel(server.target()) as channel:
+        request = stubs.inference.GenerateRequest(model="writer", **fields)
+        messages = list(stubs.inference_grpc.InferenceStub(channel).Generate(request))
+    return "".join(message.text for message in messages), messages[-1]
+
+
+PROMPT = "once upon a time"
+
+
+def test_generate_prints_what_the_server_answers(example, writer, stubs):
+    dense = generated(writer, stubs, prompt=PROMPT, max_tokens=40)[1].usage.dense_flops
+    budgets = {
+        "tau 0.4": {"tau": 0.4},
+        "flop_fraction 0.8": {"flop_fraction": 0.8},
+        f"max_flops {dense // 2}": {"max_flops": dense // 2},
+    }
+    flags = ["--tau", 0.4, "--flop-fraction", 0.8, "--max-flops", dense // 2]
+    sampling = ["--max-tokens", 40, "--temperature", 0.7, "--seed", 5, "--stop", "never"]
+    target = ["--target", writer.target(), "--model", "writer"]
+    printed = example.check("generate", *target, *sampling, *flags, PROMPT)
+    for title, budget in budgets.items():
+        text, last = generated(
+            writer, stubs, prompt=PROMPT, max_tokens=40, temperature=0.7, seed=5, budget=budget
+        )
+        ended = stubs.inference.FinishReason.Name(last.finish_reason)
+        head = f"{title}\n{PROMPT}{text}\n  {ended}, seed 5: "
+        assert head in printed
+        same_numbers(printed.split(head)[1].splitlines()[0], last.usage)
+    assert len(re.findall(r"^  first token after [\d.]+ ms$", printed, re.MULTILINE)) == 3
+
+
+def test_generate_at_once_prints_the_same(python_example, writer, stubs):
+    taus = [0.0, 0.2, 0.5, 1.0]
+    arguments = ["--target", writer.target(), "--model", "writer", "--max-tokens", 40]
+    printed = python_example.check("generate_async", *arguments, PROMPT, "--tau", *taus)
+    for tau in taus:
+        text, last = generated(writer, stubs, prompt=PROMPT, max_tokens=40, budget={"tau": tau})
+        head = f"tau {tau:g}\n{PROMPT}{text}\n  LENGTH, seed {last.seed}: "
+        assert f"tau {tau:g}\n{PROMPT}{text}\n" in printed, head
+        same_numbers(printed.split(f"tau {tau:g}\n{PROMPT}{text}\n")[1], last.usage)
+
+
+def test_generate_says_what_is_wrong(example, writer):
+    ended = example.run("generate", "--target", writer.target(), "--model", "writer", "--tau", 2)
+    assert ended.returncode == 1
+    assert "budget.tau" in ended.stderr, ended.stderr
+    assert example.run("generate", "--max-tokens", "many").returncode == 2
+
+
+@pytest.mark.parametrize("topic", ["classify", "generate", "set_tau", "backoff"])
 def test_help(example, topic):
     assert "--target" in example.check(topic, "--help")
 
@@ -275,6 +339,9 @@ def always_full(stubs):
             refused.append(request)
             context.abort_with_status(rpc_status.to_status(full))
 
+        def Generate(self, request, context):
+            self.Classify(request, context)
+
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
     stubs.inference_grpc.add_InferenceServicer_to_server(Full(), server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -283,9 +350,19 @@ def always_full(stubs):
     server.stop(None).wait()
 
 
-def test_a_queue_that_stays_full_ends_the_attempts(example, always_full):
+@pytest.mark.parametrize("arguments", [("classify", *TEXTS), ("generate", PROMPT)])
+def test_a_queue_that_stays_full_ends_the_attempts(example, always_full, arguments):
     target, refused = always_full
-    ended = example.run("classify", "--target", target, *TEXTS)
+    topic, *texts = arguments
+    ended = example.run(topic, "--target", target, *texts)
+    assert ended.returncode == 1
+    assert "gave up after attempt 8, no attempts left: Exceeds maximum queue size" in ended.stderr
+    assert len(refused) == 8
+
+
+def test_streams_at_once_back_off_too(python_example, always_full):
+    target, refused = always_full
+    ended = python_example.run("generate_async", "--target", target, "--tau", 0)
     assert ended.returncode == 1
     assert "gave up after attempt 8, no attempts left: Exceeds maximum queue size" in ended.stderr
     assert len(refused) == 8

@@ -1,6 +1,6 @@
-"""Texts in, labels and usage out."""
+"""Texts in, labels, further text and usage out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import grpc
 from dimmer.v1 import inference_pb2, inference_pb2_grpc
@@ -42,12 +42,35 @@ class Client:
             on_retry,
         )
 
+    def generate(
+        self, request: inference_pb2.GenerateRequest, timeout: float = 60.0
+    ) -> Iterator[inference_pb2.GenerateResponse]:
+        """The messages of one stream as they come; `usage` is in the last.
+
+        Waits and tries again while the server is full; `timeout` bounds that and the whole stream.
+        To stop early, leave the loop and close() the iterator: that cancels the call.
+        """
+
+        def start(seconds: float):
+            stream = self._stub.Generate(request, timeout=seconds)
+            return stream, next(stream)  # a refusal comes in place of the first message
+
+        stream, first = call_with_retry(start, timeout, self._backoff)
+        try:
+            yield first
+            yield from stream
+        finally:
+            stream.cancel()  # does nothing after the end
+
 
 def describe(usage: inference_pb2.Usage) -> str:
     """One line: the share of the dense model's FLOPs, and how it came to that."""
+    tokens = str(usage.prompt_tokens)
+    if usage.output_tokens:
+        tokens += f" + {usage.output_tokens}"
     share = 100 * usage.flops / max(usage.dense_flops, 1)
     notes = [name for name in ("budget_clamped", "degraded", "truncated") if getattr(usage, name)]
     return (
         f"{usage.flops / 1e6:.1f} of {usage.dense_flops / 1e6:.1f} MFLOPs, {share:.1f}%, "
-        f"tau {usage.tau:.3f}, {usage.prompt_tokens} tokens" + "".join(f", {n}" for n in notes)
+        f"tau {usage.tau:.3f}, {tokens} tokens" + "".join(f", {n}" for n in notes)
     )

@@ -1,9 +1,11 @@
 """Tries a call again while the server is full: RESOURCE_EXHAUSTED, usually with a RetryInfo."""
 
+import asyncio
 import dataclasses
+import itertools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import grpc
@@ -55,11 +57,14 @@ def retry_delay(error: grpc.RpcError) -> float | None:
     return None
 
 
+OnRetry = Callable[[float, float | None], None]
+
+
 def call_with_retry(
     call: Callable[[float], Answer],
     timeout: float,
     backoff: Backoff = DEFAULT,
-    on_retry: Callable[[float, float | None], None] = lambda delay, asked: None,
+    on_retry: OnRetry = lambda delay, asked: None,
 ) -> Answer:
     """`call(seconds)` until it answers; `timeout` bounds all attempts and waits together.
 
@@ -67,19 +72,44 @@ def call_with_retry(
     raised as they are. `on_retry` hears of each wait and what the server had asked for.
     """
     deadline = time.monotonic() + timeout
-    for attempt in range(1, backoff.max_attempts + 1):
+    for attempt in itertools.count(1):
         try:
             return call(max(0.0, deadline - time.monotonic()))
         except grpc.RpcError as error:
-            if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
-                raise
-            asked = retry_delay(error)
-            delay = backoff.delay(attempt, asked, random.random())
-            left = deadline - time.monotonic()
-            if attempt == backoff.max_attempts:
-                raise GaveUp("no attempts left", attempt, error) from error
-            if delay >= left:
-                raise GaveUp("the deadline comes before the next", attempt, error) from error
+            delay, asked = _next_wait(backoff, attempt, deadline, error)
         on_retry(delay, asked)
         time.sleep(delay)
-    raise ValueError(f"max_attempts: found {backoff.max_attempts}, expected at least 1")
+    raise AssertionError("never")
+
+
+async def call_with_retry_async(
+    call: Callable[[float], Awaitable[Answer]],
+    timeout: float,
+    backoff: Backoff = DEFAULT,
+    on_retry: OnRetry = lambda delay, asked: None,
+) -> Answer:
+    """The same for grpc.aio."""
+    deadline = time.monotonic() + timeout
+    for attempt in itertools.count(1):
+        try:
+            return await call(max(0.0, deadline - time.monotonic()))
+        except grpc.RpcError as error:
+            delay, asked = _next_wait(backoff, attempt, deadline, error)
+        on_retry(delay, asked)
+        await asyncio.sleep(delay)
+    raise AssertionError("never")
+
+
+def _next_wait(
+    backoff: Backoff, attempt: int, deadline: float, error: grpc.RpcError
+) -> tuple[float, float | None]:
+    """The wait before the next attempt, and what the server asked for; raises if there is none."""
+    if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
+        raise error
+    asked = retry_delay(error)
+    delay = backoff.delay(attempt, asked, random.random())
+    if attempt >= backoff.max_attempts:
+        raise GaveUp("no attempts left", attempt, error) from error
+    if delay >= deadline - time.monotonic():
+        raise GaveUp("the deadline comes before the next", attempt, error) from error
+    return delay, asked
