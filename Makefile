@@ -29,7 +29,7 @@ build: build-deps  ## Build everything (PRESET=release, debug, asan or tsan) int
 	@$(STEP) "Build $(PRESET)" "the first error above is the cause; 'make build' goes on where it stopped" \
 	    cmake --build --preset $(PRESET)
 
-demo: build  ## Serve models/ and classify texts at several budgets (ONCE=1 stops after that, PORT=8000)
+demo: build  ## Serve models/ and run each at several budgets (ONCE=1 stops after that, PORT=8000)
 	@deploy/demo.sh
 
 test: deps build  ## Build and run every test

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Serves models/ on the loopback interface, sends texts at several budgets, prints the table, and
-# serves on until Ctrl-C. ONCE=1 stops after the table. PORT=8000 is the first of four ports.
+# Serves models/ on the loopback interface, shows what each model does at several budgets, and serves
+# on until Ctrl-C. ONCE=1 stops after that. PORT=8000 is the first of four ports.
 set -euo pipefail
 cd "$(dirname "$0")/.." || exit
 
@@ -52,10 +52,15 @@ until ready; do
   sleep 0.05
 done
 
-say "" "==> The same texts at several budgets, through gRPC"
-"$bin/dimmer-demo" --target "127.0.0.1:$grpc" || fail "The demo client failed. Next: read $log"
+say "" "==> The same inputs at several budgets, through gRPC"
+"$bin/dimmer-demo" --target "127.0.0.1:$grpc" --admin-address "127.0.0.1:$admin" || fail "The demo client failed. Next: read $log"
 
 [[ ${ONCE:-} == 1 ]] && exit 0
+stories=
+if [[ -d models/stories ]]; then
+  stories="  $bin/dimmerctl --address 127.0.0.1:$grpc generate stories \"Once upon a time\" --temperature 0.8
+"
+fi
 cat << END
 
 Serving on until Ctrl-C:
@@ -64,8 +69,8 @@ Serving on until Ctrl-C:
   metrics  http://127.0.0.1:$metrics/metrics
 
 Call it again, with any text and budget:
-  $bin/dimmer-demo --target 127.0.0.1:$grpc --text "what a lovely day" --tau 0.1
-  grpcurl -plaintext -d '{"model": "emotion", "texts": ["what a lovely day"], "budget": {"flop_fraction": 0.5}}' \\
+  $bin/dimmerctl --address 127.0.0.1:$grpc classify emotion "what a lovely day" --tau 0.1
+$stories  grpcurl -plaintext -d '{"model": "emotion", "texts": ["what a lovely day"], "budget": {"flop_fraction": 0.5}}' \\
       127.0.0.1:$grpc dimmer.v1.Inference/Classify
 Turn the light down for everyone who names no budget:
   grpcurl -plaintext -d '{"model": "emotion", "default_tau": 0.2}' 127.0.0.1:$admin dimmer.v1.Admin/SetTau

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 namespace dimmer::demo {
 namespace {
@@ -83,13 +82,14 @@ std::string Table(const std::vector<Answer>& answers, const std::vector<Setting>
          fmt::format("{}time: in the model, best of 3 calls{}\n", dim, plain);
 }
 
-std::string Json(const std::vector<Answer>& answers) {
-  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+void AddRows(const std::string& model, const std::vector<Answer>& answers,
+             nlohmann::ordered_json& rows) {
   for (const Answer& answer : answers) {
     const v1::Usage& usage = answer.result.usage();
     nlohmann::ordered_json experts = nlohmann::ordered_json::array();
     for (const v1::LayerUsage& layer : usage.layers()) experts.push_back(layer.experts_run());
-    rows.push_back({{"text", answer.text},
+    rows.push_back({{"model", model},
+                    {"text", answer.text},
                     {"budget", answer.setting},
                     {"label", answer.result.labels(0).name()},
                     {"score", answer.result.labels(0).score()},
@@ -101,7 +101,6 @@ std::string Json(const std::vector<Answer>& answers) {
                     {"queue_us", usage.queue_us()},
                     {"compute_us", usage.compute_us()}});
   }
-  return rows.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
 }  // namespace dimmer::demo

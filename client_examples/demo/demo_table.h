@@ -1,21 +1,17 @@
-// How dimmer-demo shows its answers: a table for people, or JSON.
+// How dimmer-demo shows a classifier's answers: a table for people, or JSON.
 //
 // Thread safety: pure functions.
 #ifndef DIMMER_CLIENT_EXAMPLES_DEMO_DEMO_TABLE_H_
 #define DIMMER_CLIENT_EXAMPLES_DEMO_DEMO_TABLE_H_
 
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "client_examples/demo/demo_options.h"
 #include "dimmer/v1/inference.pb.h"
 
 namespace dimmer::demo {
-
-// One budget that is tried.
-struct Setting {
-  std::string name;  // "flop_fraction 0.5"
-  v1::Budget budget;
-};
 
 // One text under one budget.
 struct Answer {
@@ -29,7 +25,8 @@ struct Answer {
 std::string Table(const std::vector<Answer>& answers, const std::vector<Setting>& settings,
                   bool color);
 
-std::string Json(const std::vector<Answer>& answers);
+void AddRows(const std::string& model, const std::vector<Answer>& answers,
+             nlohmann::ordered_json& rows);
 
 }  // namespace dimmer::demo
 
