@@ -48,8 +48,8 @@ uint32_t Generated(const Sequence& sequence) {
 }  // namespace
 
 DecoderBatch::DecoderBatch(const ModelInfo& info, std::span<Sequence* const> sequences,
-                           StepStats* stats)
-    : info_(info), stats_(stats) {
+                           const StepContext& context)
+    : info_(info), stats_(context.stats) {
   std::vector<Sequence*> prompts;
   for (Sequence* sequence : sequences) {
     if (sequence->finished) continue;
@@ -66,11 +66,12 @@ DecoderBatch::DecoderBatch(const ModelInfo& info, std::span<Sequence* const> seq
       prompts.push_back(sequence);
     }
   }
-  size_t room = running_.empty() ? kPromptRows : kPromptRowsBesideDecoding;
+  const uint64_t most = context.max_prompt_tokens;
+  uint64_t rows = 0;
   for (Sequence* sequence : prompts) {
     const uint64_t count = ChunkOf(*sequence);
-    if (count > room) break;
-    room -= count;
+    if (rows > 0 && most > 0 && rows + count > most) break;
+    rows += count;
     Take(*sequence, count);
   }
   Layout();

@@ -3,8 +3,8 @@
 // families.
 //
 // A generation that decodes runs one token a step. Prompts (and texts to be scored) run in chunks
-// that end at multiples of kPromptChunk; a step takes only so many of them, oldest first, that the
-// streams which decode do not stall.
+// that end at multiples of kPromptChunk; a step takes no more of them, oldest first, than
+// StepContext::max_prompt_tokens, so that the streams which decode do not stall.
 //
 // Thread safety: not thread-safe; one per Forward call.
 #ifndef DIMMER_ENGINE_MODELS_DECODER_BATCH_H_
@@ -24,16 +24,13 @@
 
 namespace dimmer {
 
-// Rows of prompts in a step: beside sequences that decode, and without any.
-inline constexpr size_t kPromptRowsBesideDecoding = 2 * size_t{kPromptChunk};
-inline constexpr size_t kPromptRows = 8 * size_t{kPromptChunk};
-
 class DecoderBatch {
  public:
   // Checks the sequences that are new (ids, length, task, plan, pages); those that fail are
   // finished with InvalidArgument. Sequences whose sink is not ready, and prompts beyond the limit,
   // sit this step out. One whose budget does not pay the next chunk is finished with kBudget.
-  DecoderBatch(const ModelInfo& info, std::span<Sequence* const> sequences, StepStats* stats);
+  DecoderBatch(const ModelInfo& info, std::span<Sequence* const> sequences,
+               const StepContext& context);
 
   bool empty() const { return running_.empty(); }
   size_t size() const { return running_.size(); }

@@ -10,7 +10,7 @@ Gpt2::Gpt2(Gpt2Weights weights, ModelInfo info)
     : weights_(std::move(weights)), info_(std::move(info)) {}
 
 void Gpt2::Forward(std::span<Sequence* const> sequences, StepContext& context) const {
-  DecoderBatch batch(info_, sequences, context.stats);
+  DecoderBatch batch(info_, sequences, context);
   if (batch.empty()) return;
   const size_t stride = PaddedWidth(info_.width);
   ThreadPool& pool = context.pool;

@@ -8,7 +8,7 @@ Llama::Llama(LlamaWeights weights, ModelInfo info)
     : weights_(std::move(weights)), info_(std::move(info)) {}
 
 void Llama::Forward(std::span<Sequence* const> sequences, StepContext& context) const {
-  DecoderBatch batch(info_, sequences, context.stats);
+  DecoderBatch batch(info_, sequences, context);
   if (batch.empty()) return;
   const size_t stride = PaddedWidth(info_.width);
   ThreadPool& pool = context.pool;
