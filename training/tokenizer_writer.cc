@@ -54,8 +54,10 @@ absl::Status WriteGpt2Tokenizer(const std::string& folder, const BpeTraining& tr
   Json merges = Json::array();
   std::string merges_text = "#version: 0.2\n";
   for (const auto& [left, right] : training.merges) {
-    merges.push_back(left + " " + right);
-    merges_text += left + " " + right + "\n";
+    const std::string merge = fmt::format("{} {}", left, right);
+    merges.push_back(merge);
+    merges_text += merge;
+    merges_text += '\n';
   }
   const Json byte_level = {{"type", "ByteLevel"},
                            {"add_prefix_space", false},
@@ -79,8 +81,8 @@ absl::Status WriteGpt2Tokenizer(const std::string& folder, const BpeTraining& tr
 absl::Status WriteLlamaTokenizer(const std::string& folder, const BpeOptions& from) {
   Json merges = Json::array();
   for (const BpeMerge& merge : from.merges) {
-    merges.push_back(from.tokens[static_cast<size_t>(merge.left)] + " " +
-                     from.tokens[static_cast<size_t>(merge.right)]);
+    merges.push_back(fmt::format("{} {}", from.tokens[static_cast<size_t>(merge.left)],
+                                 from.tokens[static_cast<size_t>(merge.right)]));
   }
   Json added = Json::array();
   for (const int32_t id : {kUnknownId, kStartId, kEndId}) {

@@ -63,7 +63,10 @@ void BpeMerges::ApplyToShort(std::vector<int32_t>& symbols) const {
 // it went into the heap is known by its rank and skipped.
 void BpeMerges::ApplyToLong(std::vector<int32_t>& symbols, Scratch& scratch) const {
   const auto n = static_cast<uint32_t>(symbols.size());
-  auto& [heap, ranks, next, previous] = scratch;
+  std::vector<uint64_t>& heap = scratch.heap;
+  std::vector<uint32_t>& ranks = scratch.ranks;
+  std::vector<uint32_t>& next = scratch.next;
+  std::vector<uint32_t>& previous = scratch.previous;
   heap.clear();
   ranks.assign(n, kNoRank);
   next.resize(n);
