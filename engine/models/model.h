@@ -95,6 +95,9 @@ struct StepContext {
   ThreadPool& pool;
   Workspace& workspace;
   StepStats* stats = nullptr;  // optional
+  // A decoder's step runs so many rows of prompts, in whole chunks, first come first served; one
+  // chunk at least. 0: no limit.
+  uint32_t max_prompt_tokens = 0;
 };
 
 class Model {

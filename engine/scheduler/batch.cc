@@ -10,6 +10,10 @@
 namespace dimmer {
 namespace {
 
+// Of a step: enough rows for the kernels' full speed, and few enough that running streams hardly
+// notice a long prompt.
+constexpr uint32_t kPromptTokens = 4 * kPromptChunk;
+
 StepStats EmptyStats(const ModelInfo& info) {
   StepStats stats;
   stats.modules.resize(info.cost.moe.size());
@@ -24,7 +28,11 @@ void Step(const Batch& batch, ThreadPool& pool, Workspace& workspace, StepStats&
   absl::Status failure;
   try {
     stats = EmptyStats(batch.model->model->info());
-    StepContext context{.pool = pool, .workspace = workspace, .stats = &stats};
+    StepContext context{
+        .pool = pool,
+        .workspace = workspace,
+        .stats = &stats,
+        .max_prompt_tokens = std::min(kPromptTokens, batch.model->limits.max_batch_tokens)};
     std::vector<Sequence*> sequences;
     sequences.reserve(batch.items.size());
     for (const Batch::Item& item : batch.items) sequences.push_back(item.sequence);

@@ -66,7 +66,7 @@ class FakeDecoder : public Model {
     }
     const uint32_t known = static_cast<uint32_t>(sequence.ids.size());
     const bool in_prompt = generation.computed + 1 < generation.prompt_tokens;
-    if (in_prompt && prompt_rows >= 2 * kPromptChunk) return;
+    if (in_prompt && prompt_rows > 0 && prompt_rows >= context.max_prompt_tokens) return;
     const uint32_t chunk_end = (generation.computed / kPromptChunk + 1) * kPromptChunk;
     const uint32_t end = in_prompt ? std::min(known, chunk_end) : known;
     const bool head = end == known;
