@@ -22,6 +22,7 @@ using Command = std::function<absl::Status()>;
 
 void AddModelCommand(CLI::App& app, Command& command);
 void AddLogitsCommand(CLI::App& app, Command& command);
+void AddGenerateCommand(CLI::App& app, Command& command);
 void AddFfnCommand(CLI::App& app, Command& command);
 void AddTokenizerCommand(CLI::App& app, Command& command);
 

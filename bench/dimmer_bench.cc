@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
   dimmer::bench::Command command;
   dimmer::bench::AddModelCommand(app, command);
   dimmer::bench::AddLogitsCommand(app, command);
+  dimmer::bench::AddGenerateCommand(app, command);
   dimmer::bench::AddFfnCommand(app, command);
   dimmer::bench::AddTokenizerCommand(app, command);
   try {
