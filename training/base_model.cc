@@ -73,8 +73,8 @@ std::vector<float> SelectRows(const std::vector<float>& values, std::span<const 
 
 }  // namespace
 
-absl::StatusOr<BaseModel> LoadBaseModel(const std::string& directory,
-                                        std::span<const std::string> labels, uint64_t seed) {
+absl::StatusOr<BaseModel> LoadBaseClassifier(const std::string& directory,
+                                             std::span<const std::string> labels, uint64_t seed) {
   DIMMER_ASSIGN_OR_RETURN(const Package package, Package::Open(directory));
   const bool has_head = package.architecture == "BertForSequenceClassification";
   if (!has_head && package.architecture != "BertModel") {
@@ -88,26 +88,28 @@ absl::StatusOr<BaseModel> LoadBaseModel(const std::string& directory,
   const std::string where = directory + "/config.json";
   DIMMER_ASSIGN_OR_RETURN(const BertConfig config,
                           ParseBertConfig(package.config, has_head, where));
-  model.shape = ShapeOf(config, labels.size());
+  BertShape shape = ShapeOf(config, labels.size());
   DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(package.config, where));
-  DIMMER_ASSIGN_OR_RETURN(model.shape.dropout, fields.Number("hidden_dropout_prob", 0, 0.9, 0.1));
-  DIMMER_ASSIGN_OR_RETURN(model.shape.attention_dropout,
+  DIMMER_ASSIGN_OR_RETURN(shape.dropout, fields.Number("hidden_dropout_prob", 0, 0.9, 0.1));
+  DIMMER_ASSIGN_OR_RETURN(shape.attention_dropout,
                           fields.Number("attention_probs_dropout_prob", 0, 0.9, 0.1));
-  model.shape.classifier_dropout =
-      model.shape.dropout;  // as transformers does; null counts as absent
+  shape.classifier_dropout = shape.dropout;  // as transformers does; null counts as absent
   if (package.config.contains("classifier_dropout") &&
       !package.config["classifier_dropout"].is_null()) {
-    DIMMER_ASSIGN_OR_RETURN(model.shape.classifier_dropout,
+    DIMMER_ASSIGN_OR_RETURN(shape.classifier_dropout,
                             fields.Number("classifier_dropout", 0, 0.9, 0.1));
   }
   DIMMER_ASSIGN_OR_RETURN(const double deviation, fields.Number("initializer_range", 0, 1, 0.02));
   const auto kept = has_head ? MatchLabels(config.labels, labels) : std::nullopt;
   model.fresh_classifier = !kept.has_value();
 
+  model.shape = shape;
+  model.layout = LayoutOf(shape);
+
   const std::string prefix = "bert.";
   const bool prefixed = package.weights.Find("bert.embeddings.word_embeddings.weight") != nullptr;
   uint64_t number = 0;
-  for (const NamedShape& tensor : BertTensors(model.shape)) {
+  for (const NamedShape& tensor : model.layout.tensors) {
     ++number;
     const bool encoder = tensor.name.starts_with(prefix);
     std::string name = encoder && !prefixed ? tensor.name.substr(prefix.size()) : tensor.name;
@@ -122,6 +124,30 @@ absl::StatusOr<BaseModel> LoadBaseModel(const std::string& directory,
     DIMMER_ASSIGN_OR_RETURN(std::vector<float> values, package.weights.Floats(name, tensor.shape));
     if (!encoder) values = SelectRows(values, *kept);
     model.weights[tensor.name] = std::move(values);
+  }
+  return model;
+}
+
+absl::StatusOr<BaseModel> LoadBaseLanguageModel(const std::string& directory) {
+  DIMMER_ASSIGN_OR_RETURN(const Package package, Package::Open(directory));
+  if (package.architecture != "GPT2LMHeadModel") {
+    return absl::UnimplementedError(
+        fmt::format("{}/config.json: architectures: found \"{}\", expected \"GPT2LMHeadModel\"",
+                    directory, package.architecture));
+  }
+  BaseModel model;
+  model.config = package.config;
+  DIMMER_ASSIGN_OR_RETURN(const Gpt2Shape shape,
+                          Gpt2ShapeOf(package.config, directory + "/config.json"));
+  model.shape = shape;
+  model.layout = LayoutOf(shape);
+  // Files of the bare GPT2Model leave the prefix out.
+  const std::string prefix = "transformer.";
+  const bool prefixed = package.weights.Find("transformer.wte.weight") != nullptr;
+  for (const NamedShape& tensor : model.layout.tensors) {
+    const std::string name = prefixed ? tensor.name : tensor.name.substr(prefix.size());
+    DIMMER_ASSIGN_OR_RETURN(model.weights[tensor.name],
+                            package.weights.Floats(name, tensor.shape));
   }
   return model;
 }

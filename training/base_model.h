@@ -5,21 +5,21 @@
 #include <absl/status/statusor.h>
 
 #include <cstdint>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "training/bert_shape.h"
+#include "training/model_shape.h"
 
 namespace dimmer {
 
 struct BaseModel {
-  BertShape shape;
-  std::map<std::string, std::vector<float>> weights;  // all of BertTensors(shape)
-  nlohmann::json config;                              // config.json as found
-  bool fresh_pooler = false;                          // drawn from the seed, not in the checkpoint
+  ModelShape shape;
+  ModelLayout layout;        // of `shape`
+  WeightMap weights;         // all of layout.tensors
+  nlohmann::json config;     // config.json as found
+  bool fresh_pooler = false;  // drawn from the seed, not in the checkpoint
   bool fresh_classifier = false;
 };
 
@@ -28,8 +28,12 @@ struct BaseModel {
 // `labels`); otherwise, and for a missing pooler, weights are drawn from N(0, initializer_range) by
 // `seed`. Unimplemented: another architecture or position embedding. Else what Package::Open
 // returns.
-absl::StatusOr<BaseModel> LoadBaseModel(const std::string& directory,
-                                        std::span<const std::string> labels, uint64_t seed);
+absl::StatusOr<BaseModel> LoadBaseClassifier(const std::string& directory,
+                                             std::span<const std::string> labels, uint64_t seed);
+
+// Opens a GPT2LMHeadModel directory with a tied head. Unimplemented: another architecture, or what
+// Gpt2ShapeOf() refuses. Else what Package::Open returns.
+absl::StatusOr<BaseModel> LoadBaseLanguageModel(const std::string& directory);
 
 }  // namespace dimmer
 

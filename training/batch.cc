@@ -9,8 +9,9 @@ void PackedBatch::Add(const Example& example) {
   for (size_t i = 0; i < example.ids.size(); ++i) {
     ids.push_back(example.ids[i]);
     positions.push_back(static_cast<int64_t>(i));
-    type_ids.push_back(example.type_ids[i]);
   }
+  type_ids.insert(type_ids.end(), example.type_ids.begin(), example.type_ids.end());
+  next_ids.insert(next_ids.end(), example.next_ids.begin(), example.next_ids.end());
   offsets.push_back(static_cast<int32_t>(ids.size()));
   labels.push_back(example.label);
 }

@@ -40,4 +40,21 @@ std::vector<NamedShape> BertTensors(const BertShape& shape) {
   return list;
 }
 
+ModelLayout LayoutOf(const BertShape& shape) {
+  ModelLayout layout{.width = shape.width,
+                     .hidden = shape.hidden,
+                     .vocab = shape.vocab,
+                     .positions = shape.positions,
+                     .tensors = BertTensors(shape),
+                     .ffns = {}};
+  for (int64_t l = 0; l < shape.layers; ++l) {
+    const std::string layer = fmt::format("bert.encoder.layer.{}.", l);
+    layout.ffns.push_back({.up = layer + "intermediate.dense.weight",
+                           .up_bias = layer + "intermediate.dense.bias",
+                           .down = layer + "output.dense.weight",
+                           .orientation = Orientation::kOutIn});
+  }
+  return layout;
+}
+
 }  // namespace dimmer

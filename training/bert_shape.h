@@ -3,8 +3,9 @@
 #define DIMMER_TRAINING_BERT_SHAPE_H_
 
 #include <cstdint>
-#include <string>
 #include <vector>
+
+#include "training/layout.h"
 
 namespace dimmer {
 
@@ -23,13 +24,10 @@ struct BertShape {
   double classifier_dropout = 0.1;  // of the pooled output
 };
 
-struct NamedShape {
-  std::string name;  // as in a BertForSequenceClassification checkpoint
-  std::vector<int64_t> shape;
-};
-
-// Every tensor of such a checkpoint, in a fixed order.
+// Every tensor of a BertForSequenceClassification checkpoint, in a fixed order.
 std::vector<NamedShape> BertTensors(const BertShape& shape);
+
+ModelLayout LayoutOf(const BertShape& shape);
 
 }  // namespace dimmer
 

@@ -3,10 +3,9 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <stdexcept>
 #include <utility>
 
-#include "training/kernels.h"
+#include "training/graph_ops.h"
 #include "training/random.h"
 
 namespace dimmer {
@@ -25,13 +24,6 @@ Dropout DropoutFor(const BertShape& shape, std::optional<uint64_t> key, uint64_t
                                          : shape.dropout;
   if (!key.has_value() || rate == 0) return {};
   return {static_cast<float>(rate), RandomKey({*key, layer, site})};
-}
-
-Tensor ApplyDropout(const Tensor& x, const Dropout& dropout) {
-  if (dropout.rate == 0) return x;
-  Tensor mask = torch::empty(x.sizes(), torch::kFloat32);
-  DropoutMask(dropout, {mask.data_ptr<float>(), static_cast<size_t>(mask.numel())});
-  return x * mask;
 }
 
 // kernels.h's attention as an autograd function.
@@ -74,57 +66,11 @@ class PackedAttention : public torch::autograd::Function<PackedAttention> {
   }
 };
 
-// {relu(pre), sum of h over tokens}.
-class ReluHoyer : public torch::autograd::Function<ReluHoyer> {
- public:
-  static tensor_list forward(AutogradContext* context, const Tensor& pre, int64_t* active) {
-    const int64_t tokens = pre.size(0);
-    Tensor act = torch::empty_like(pre);
-    Tensor sums = torch::empty({tokens, 2}, pre.options());
-    auto* per_token = reinterpret_cast<HoyerSums*>(sums.data_ptr<float>());
-    *active = ReluHoyerForward(pre.data_ptr<float>(), tokens, pre.size(1), act.data_ptr<float>(),
-                               per_token);
-    double total = 0;
-    for (int64_t t = 0; t < tokens; ++t) total += per_token[t].Value();
-    context->save_for_backward({act, sums});
-    return {act, torch::full({}, total, pre.options())};
-  }
-
-  static tensor_list backward(AutogradContext* context, const tensor_list& gradients) {
-    const tensor_list saved = context->get_saved_variables();
-    const Tensor& act = saved[0];
-    const Tensor dact = gradients[0].contiguous();
-    Tensor dpre = torch::empty_like(act);
-    ReluHoyerBackward(act.data_ptr<float>(),
-                      reinterpret_cast<const HoyerSums*>(saved[1].data_ptr<float>()),
-                      dact.data_ptr<float>(), gradients[1].item<float>(), act.size(0), act.size(1),
-                      dpre.data_ptr<float>());
-    return {dpre, Tensor()};
-  }
-};
-static_assert(sizeof(HoyerSums) == 2 * sizeof(float));
-
-Tensor IndexTensor(const std::vector<int64_t>& values) {
-  return torch::tensor(at::ArrayRef<int64_t>(values), torch::kInt64);
-}
-
 }  // namespace
 
-BertTrainee::BertTrainee(const BertShape& shape, std::map<std::string, std::vector<float>> weights)
-    : shape_(shape) {
-  for (const NamedShape& tensor : BertTensors(shape)) {
-    const auto found = weights.find(tensor.name);
-    if (found == weights.end()) throw std::invalid_argument("no weights for " + tensor.name);
-    Parameter parameter{.name = tensor.name,
-                        .value = torch::tensor(at::ArrayRef<float>(found->second), torch::kFloat32)
-                                     .reshape(tensor.shape)};
-    parameter.trained = tensor.name.rfind("bert.embeddings.", 0) != 0;
-    parameter.decayed = tensor.shape.size() > 1;
-    parameter.value.set_requires_grad(parameter.trained);
-    index_[tensor.name] = parameters_.size();
-    parameters_.push_back(std::move(parameter));
-    weights.erase(found);
-  }
+BertTrainee::BertTrainee(const BertShape& shape, WeightMap weights)
+    : Trainee(LayoutOf(shape), std::move(weights)), shape_(shape) {
+  Freeze("bert.embeddings.");
   words_ = At("bert.embeddings.word_embeddings.weight");
   positions_ = At("bert.embeddings.position_embeddings.weight");
   types_ = At("bert.embeddings.token_type_embeddings.weight");
@@ -142,10 +88,6 @@ BertTrainee::BertTrainee(const BertShape& shape, std::map<std::string, std::vect
   }
   pooler_ = LinearAt("bert.pooler.dense");
   classifier_ = LinearAt("classifier");
-}
-
-const Tensor& BertTrainee::At(const std::string& name) const {
-  return parameters_[index_.at(name)].value;
 }
 
 BertTrainee::Linear BertTrainee::LinearAt(const std::string& prefix) const {
@@ -190,10 +132,11 @@ TrainForward BertTrainee::Forward(const PackedBatch& batch,
     x = Attend(block, x, batch,
                {.probabilities = DropoutFor(shape_, dropout_key, l, kAttention),
                 .out = DropoutFor(shape_, dropout_key, l, kAttentionOut)});
-    const tensor_list hidden =
-        ReluHoyer::apply(at::linear(x, block.up.weight, block.up.bias), &result.active[l]);
-    result.hoyer = result.hoyer + hidden[1];
-    const Tensor out = at::linear(hidden[0], block.down.weight, block.down.bias);
+    const SparseActivation hidden =
+        ReluWithHoyer(at::linear(x, block.up.weight, block.up.bias));
+    result.active[l] = hidden.active;
+    result.hoyer = result.hoyer + hidden.hoyer;
+    const Tensor out = at::linear(hidden.values, block.down.weight, block.down.bias);
     x = Normalize(x + ApplyDropout(out, DropoutFor(shape_, dropout_key, l, kFfnOut)),
                   block.ffn_norm);
   }
@@ -203,6 +146,8 @@ TrainForward BertTrainee::Forward(const PackedBatch& batch,
   result.logits =
       at::linear(ApplyDropout(pooled, DropoutFor(shape_, dropout_key, blocks_.size(), kPooled)),
                  classifier_.weight, classifier_.bias);
+  result.loss = at::cross_entropy_loss(result.logits, IndexTensor(batch.labels), {},
+                                       at::Reduction::Sum);
   return result;
 }
 

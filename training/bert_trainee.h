@@ -7,47 +7,24 @@
 
 #include <torch/types.h>
 
-#include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "training/batch.h"
 #include "training/bert_shape.h"
 #include "training/kernels.h"
+#include "training/trainee.h"
 
 namespace dimmer {
 
-// One tensor under its Hugging Face name, e.g. "bert.encoder.layer.0.output.dense.weight".
-struct Parameter {
-  std::string name;
-  torch::Tensor value;
-  bool trained = true;  // false: the frozen embeddings
-  bool decayed = true;  // weight decay: matrices only, not biases or LayerNorm
-};
-
-// What the backward pass and the log need from one forward pass.
-struct TrainForward {
-  torch::Tensor logits;         // [sequences, classes]
-  torch::Tensor hoyer;          // scalar: sum of h over this batch's tokens and all layers
-  std::vector<int64_t> active;  // per layer: non-zero activations
-};
-
-class BertTrainee {
+// The embeddings are frozen: AdamW on their rows would cost more than the layers.
+class BertTrainee : public Trainee {
  public:
-  // `weights` by Hugging Face name, of the shapes that `shape` implies (bert_shape.h).
-  BertTrainee(const BertShape& shape, std::map<std::string, std::vector<float>> weights);
+  BertTrainee(const BertShape& shape, WeightMap weights);
 
-  const BertShape& shape() const { return shape_; }
-  std::vector<Parameter>& parameters() { return parameters_; }
-  const std::vector<Parameter>& parameters() const { return parameters_; }
-
-  // With `dropout_key` set, dropout draws its masks under that key; without, there is none.
-  TrainForward Forward(const PackedBatch& batch, std::optional<uint64_t> dropout_key) const;
-
-  // Dense inputs of every FFN: [layers] tensors [tokens, d]. No gradient is recorded.
-  std::vector<torch::Tensor> FfnInputs(const PackedBatch& batch) const;
+  TrainForward Forward(const PackedBatch& batch,
+                       std::optional<uint64_t> dropout_key) const override;
+  std::vector<torch::Tensor> FfnInputs(const PackedBatch& batch) const override;
 
  private:
   struct Linear {
@@ -63,7 +40,6 @@ class BertTrainee {
   struct AttentionKeys {
     Dropout probabilities, out;
   };
-  const torch::Tensor& At(const std::string& name) const;
   Linear LinearAt(const std::string& prefix) const;
   Norm NormAt(const std::string& prefix) const;
   torch::Tensor Normalize(const torch::Tensor& x, const Norm& norm) const;
@@ -72,8 +48,6 @@ class BertTrainee {
                        const AttentionKeys& keys) const;
 
   BertShape shape_;
-  std::vector<Parameter> parameters_;
-  std::map<std::string, size_t> index_;
   torch::Tensor words_, positions_, types_;
   Norm embedding_norm_;
   std::vector<Block> blocks_;

@@ -13,11 +13,9 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "training/base_model.h"
-#include "training/batch.h"
-#include "training/data.h"
+#include "training/conversion_task.h"
 #include "training/options.h"
 #include "training/progress.h"
 #include "training/work_dir.h"
@@ -28,10 +26,9 @@ namespace dimmer {
 struct ConversionInputs {
   ConvertOptions options;
   BaseModel base;
-  std::vector<std::string> labels;  // by class index
-  std::vector<Example> training, calibration;
+  std::unique_ptr<ConversionTask> task;
   std::string notes;           // for the model card
-  nlohmann::json data_report;  // rows read, dropped and used, checksums
+  nlohmann::json data_report;  // what was read, dropped and used, checksums
   std::string base_checksum;   // of the checkpoint's weights
 };
 

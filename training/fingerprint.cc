@@ -44,9 +44,11 @@ Fingerprint& Fingerprint::Add(std::span<const Example> examples) {
   for (const Example& example : examples) {
     Mix(example.ids.size());
     for (size_t i = 0; i < example.ids.size(); ++i) {
+      const int32_t type = example.type_ids.empty() ? 0 : example.type_ids[i];
       Mix(static_cast<uint64_t>(static_cast<uint32_t>(example.ids[i])) << 32 |
-          static_cast<uint32_t>(example.type_ids[i]));
+          static_cast<uint32_t>(type));
     }
+    for (const int32_t id : example.next_ids) Mix(static_cast<uint32_t>(id));
     Mix(static_cast<uint32_t>(example.label));
   }
   return *this;

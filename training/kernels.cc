@@ -5,49 +5,12 @@
 #include <cstring>
 #include <vector>
 
-// One body, compiled for AVX-512, AVX2 and plain x86-64, chosen when the program starts.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define DIMMER_MULTIVERSION \
-  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#define DIMMER_INLINE inline __attribute__((always_inline))
-#else
-#define DIMMER_MULTIVERSION
-#define DIMMER_INLINE inline
-#endif
+#include "training/kernels-inl.h"
 
 namespace dimmer {
 namespace {
 
 constexpr float kHoyerEpsilon = 1e-15F;
-
-// A 32-bit hash of (key, index) that vectorises: two rounds of a bit mixer with good avalanche.
-DIMMER_INLINE uint32_t HashIndex(uint32_t index, uint32_t low, uint32_t high) {
-  uint32_t x = index * 0x9E3779B9u + low;
-  x = (x ^ (x >> 16)) * 0x7FEB352Du;
-  x = (x ^ (x >> 15)) * 0x846CA68Bu;
-  x = (x ^ (x >> 16)) + high;
-  x = (x ^ (x >> 16)) * 0x21F0AAADu;
-  x = (x ^ (x >> 15)) * 0xD35A2D97u;
-  return x ^ (x >> 15);
-}
-
-DIMMER_INLINE void FillMask(uint32_t first, uint32_t low, uint32_t high, uint32_t threshold,
-                            float keep, int64_t count, float* mask) {
-  for (int64_t i = 0; i < count; ++i) {
-    const uint32_t hash = HashIndex(first + static_cast<uint32_t>(i), low, high) >> 8;
-    mask[i] = hash < threshold ? 0.0F : keep;
-  }
-}
-
-struct MaskParameters {
-  explicit MaskParameters(const Dropout& dropout)
-      : low(static_cast<uint32_t>(dropout.key)),
-        high(static_cast<uint32_t>(dropout.key >> 32)),
-        threshold(static_cast<uint32_t>(std::lround(dropout.rate * 0x1.0p24))),
-        keep(1 / (1 - dropout.rate)) {}
-  uint32_t low, high, threshold;
-  float keep;
-};
 
 // Room for one head of one sequence; reused from one call to the next.
 struct AttentionScratch {

@@ -1,4 +1,4 @@
-// dimmer-convert: a Hugging Face checkpoint and labelled rows in, a package to serve out.
+// dimmer-convert: a Hugging Face checkpoint and labelled rows or text in, a package to serve out.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -11,6 +11,7 @@
 #include "training/import_gpt.h"
 #include "training/import_llama2c.h"
 #include "training/options.h"
+#include "training/pretrain.h"
 #include "training/runtime.h"
 #include "training/train_tokenizer.h"
 
@@ -22,12 +23,14 @@ constexpr int kFailed = 1, kUsage = 2;
 void AddConversionOptions(CLI::App& app, ConvertOptions& o) {
   app.option_defaults()->always_capture_default();
   app.add_option("--checkpoint", o.checkpoint,
-                 "Hugging Face folder: BertModel or BertForSequenceClassification")
+                 "Hugging Face folder: BertModel, BertForSequenceClassification or "
+                 "GPT2LMHeadModel")
       ->required();
-  app.add_option("--data", o.data, "labelled rows: text;label or tab-separated")->required();
-  app.add_option("--exclude", o.exclude, "file of rows that must not be used (held-out data)");
+  app.add_option("--data", o.data, "labelled rows: text;label or tab-separated; or plain text")
+      ->required();
+  app.add_option("--exclude", o.exclude, "file of rows or documents that must not be used (held-out data)");
   app.add_option("--format", o.format, "of the data: auto, semicolon or tsv");
-  app.add_option("--task", o.task, "classification");
+  app.add_option("--task", o.task, "classification or language-model");
   app.add_option("--to", o.to, "folder of the package, e.g. models/emotion/1")->required();
   app.add_option("--name", o.name, "title of card and plot; default: the folder above --to");
   app.add_option("--work", o.work, "folder for intermediate results; a killed run goes on there")
@@ -36,10 +39,14 @@ void AddConversionOptions(CLI::App& app, ConvertOptions& o) {
   app.add_option("--seed", o.sparsify.seed, "the same seed gives the same package");
   app.add_option("--workers", o.sparsify.workers, "threads; part of what the result depends on");
   app.add_option("--epochs", o.sparsify.epochs, "of fine-tuning");
-  app.add_option("--batch-size", o.sparsify.batch_size, "rows");
-  app.add_option("--learning-rate", o.sparsify.learning_rate, "of AdamW, cosine to zero");
+  app.add_option("--batch-size", o.sparsify.batch_size, "rows, or blocks of the context's length");
+  app.add_option("--learning-rate", o.sparsify.learning_rate, "of AdamW, by a cosine to --final-rate");
   app.add_option("--weight-decay", o.sparsify.weight_decay, "of matrices");
   app.add_option("--hoyer", o.sparsify.hoyer, "strength of the square Hoyer penalty");
+  app.add_option("--hoyer-ramp", o.sparsify.hoyer_ramp, "share of the steps over which it grows");
+  app.add_option("--warm-up", o.sparsify.warmup, "share of the steps");
+  app.add_option("--final-rate", o.sparsify.final_rate, "share of the learning rate at the end");
+  app.add_option("--beta2", o.sparsify.beta2, "of AdamW");
   app.add_option("--checkpoint-steps", o.sparsify.checkpoint_steps, "steps between saved states");
   app.add_option("--max-tokens", o.max_tokens, "longer texts are cut");
   app.add_option("--calibration-rows", o.calibration_rows, "kept out of training");
@@ -49,7 +56,60 @@ void AddConversionOptions(CLI::App& app, ConvertOptions& o) {
   app.add_option("--router-tokens", o.route.max_tokens, "most tokens kept in memory for it");
   app.add_option("--keep-quality", o.keep_quality,
                  "share of the dense accuracy that the default tau must keep");
+  app.add_option("--held-out", o.held_out,
+                 "language models: share of each of validation, calibration and test documents");
+  app.add_option("--loss-increase", o.loss_increase,
+                 "language models: share of the loss that the default tau may add");
   app.add_option("--dtype", o.dtype, "of the package's weights: f16 or f32");
+}
+
+// What fits language models where the user has given nothing.
+void SetLanguageDefaults(const CLI::App& app, ConvertOptions& o) {
+  const auto fill = [&](const char* option, auto& field, auto value) {
+    if (app.count(option) == 0) field = value;
+  };
+  fill("--batch-size", o.sparsify.batch_size, 8u);
+  fill("--learning-rate", o.sparsify.learning_rate, 3e-4);
+  fill("--weight-decay", o.sparsify.weight_decay, 0.1);
+  fill("--beta2", o.sparsify.beta2, 0.98);
+  fill("--checkpoint-steps", o.sparsify.checkpoint_steps, 50u);
+  fill("--max-tokens", o.max_tokens, uint32_t{1} << 20);
+  fill("--experts", o.route.experts, 64u);
+  fill("--router-width", o.route.width, 32u);
+}
+
+void AddPretrainOptions(CLI::App& app, PretrainOptions& o) {
+  app.option_defaults()->always_capture_default();
+  app.add_option("--data", o.data, "plain text; documents between <|endoftext|> lines")->required();
+  app.add_option("--exclude", o.exclude, "file of documents that must not be used");
+  app.add_option("--tokenizer", o.tokenizer,
+                 "folder with tokenizer files; default: trained on the training documents");
+  app.add_option("--vocab-size", o.vocab_size, "of a tokenizer that is trained");
+  app.add_option("--to", o.to, "folder of the checkpoint")->required();
+  app.add_option("--work", o.work, "folder for intermediate results; a killed run goes on there")
+      ->required();
+  app.add_option("--held-out", o.held_out,
+                 "share of each of validation, calibration and test documents");
+  app.add_option("--layers", o.shape.layers, "blocks");
+  app.add_option("--width", o.shape.width, "of the residual stream");
+  app.add_option("--heads", o.shape.heads, "a divisor of --width");
+  app.add_option("--hidden", o.shape.hidden, "neurons of an FFN");
+  app.add_option("--context", o.shape.positions, "tokens");
+  app.add_option("--dropout", o.shape.residual_dropout, "of the blocks' outputs");
+  app.add_option("--attention-dropout", o.shape.attention_dropout, "of attention probabilities");
+  app.add_option("--embedding-dropout", o.shape.embedding_dropout, "of the embeddings");
+  app.add_option("--seed", o.train.seed, "the same seed gives the same checkpoint");
+  app.add_option("--workers", o.train.workers, "threads; part of what the result depends on");
+  app.add_option("--epochs", o.train.epochs, "over the training documents");
+  app.add_option("--batch-size", o.train.batch_size, "blocks of the context's length");
+  app.add_option("--learning-rate", o.train.learning_rate, "of AdamW, by a cosine to --final-rate");
+  app.add_option("--final-rate", o.train.final_rate, "share of the learning rate at the end");
+  app.add_option("--warm-up", o.train.warmup, "share of the steps");
+  app.add_option("--weight-decay", o.train.weight_decay, "of matrices");
+  app.add_option("--beta2", o.train.beta2, "of AdamW");
+  app.add_option("--patience", o.train.patience,
+                 "epochs without a lower validation loss that end training; 0: none");
+  app.add_option("--checkpoint-steps", o.train.checkpoint_steps, "steps between saved states");
 }
 
 void AddEvaluateOptions(CLI::App& app, EvaluateOptions& o) {
@@ -143,6 +203,7 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   ConvertOptions options;
   EvaluateOptions evaluate;
+  PretrainOptions pretrain;
   std::vector<std::pair<CLI::App*, const StageCommand*>> commands;
   for (const StageCommand& stage : kStages) {
     CLI::App* command = app.add_subcommand(stage.name, stage.help);
@@ -156,6 +217,9 @@ int Main(int argc, char** argv) {
   ImportOptions import;
   const CLI::App* train_tokenizer = AddTokenizerCommand(app, tokenizer);
   const CLI::App* importing = AddImportCommand(app, import);
+  CLI::App* from_scratch =
+      app.add_subcommand("pretrain", "A GPT-2 language model from scratch, out of plain text");
+  AddPretrainOptions(*from_scratch, pretrain);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -169,8 +233,13 @@ int Main(int argc, char** argv) {
   }
   if (train_tokenizer->parsed()) return Report(TrainTokenizer(tokenizer, progress));
   if (importing->parsed()) return Report(Import(import));
+  if (from_scratch->parsed()) {
+    if (const absl::Status valid = pretrain.Validate(); !valid.ok()) return ReportUsage(valid);
+    return Report(Pretrain(pretrain, progress));
+  }
   for (const auto& [command, stage] : commands) {
     if (!command->parsed()) continue;
+    if (options.task == "language-model") SetLanguageDefaults(*command, options);
     if (const absl::Status valid = options.Validate(); !valid.ok()) return ReportUsage(valid);
     return Report(RunStage(*stage, options, progress));
   }

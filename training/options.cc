@@ -11,12 +11,6 @@
 namespace dimmer {
 namespace {
 
-absl::Status CheckRange(const char* option, double value, double low, double high) {
-  if (std::isfinite(value) && value >= low && value <= high) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      fmt::format("{}: found {:g}, expected {:g} to {:g}", option, value, low, high));
-}
-
 std::string BaseName(const std::string& path) {
   const std::filesystem::path lexical = std::filesystem::path(path).lexically_normal();
   return lexical.has_filename() ? lexical.filename().string()
@@ -25,10 +19,30 @@ std::string BaseName(const std::string& path) {
 
 }  // namespace
 
+absl::Status CheckRange(const char* option, double value, double low, double high) {
+  if (std::isfinite(value) && value >= low && value <= high) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{}: found {:g}, expected {:g} to {:g}", option, value, low, high));
+}
+
+absl::Status TrainOptions::Validate() const {
+  DIMMER_RETURN_IF_ERROR(CheckRange("--workers", workers, 1, 256));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--epochs", epochs, 1, 1000));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--batch-size", batch_size, 1, 65536));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--learning-rate", learning_rate, 1e-12, 1));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--weight-decay", weight_decay, 0, 1));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--warm-up", warmup, 0, 1));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--final-rate", final_rate, 0, 1));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--beta2", beta2, 0, 1));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--hoyer", hoyer, 0, 1e3));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--hoyer-ramp", hoyer_ramp, 0, 1));
+  return CheckRange("--checkpoint-steps", checkpoint_steps, 1, 1e9);
+}
+
 absl::Status ConvertOptions::Validate() const {
-  if (task != "classification") {
-    return absl::InvalidArgumentError(
-        fmt::format("--task: found \"{}\", expected \"classification\"", task));
+  if (task != "classification" && task != "language-model") {
+    return absl::InvalidArgumentError(fmt::format(
+        "--task: found \"{}\", expected \"classification\" or \"language-model\"", task));
   }
   if (dtype != "f16" && dtype != "f32") {
     return absl::InvalidArgumentError(
@@ -45,13 +59,7 @@ absl::Status ConvertOptions::Validate() const {
   }
   DIMMER_RETURN_IF_ERROR(CheckApart(to, "--checkpoint", checkpoint));
   DIMMER_RETURN_IF_ERROR(CheckApart(to, "--work", work));
-  DIMMER_RETURN_IF_ERROR(CheckRange("--workers", sparsify.workers, 1, 256));
-  DIMMER_RETURN_IF_ERROR(CheckRange("--epochs", sparsify.epochs, 1, 1000));
-  DIMMER_RETURN_IF_ERROR(CheckRange("--batch-size", sparsify.batch_size, 1, 65536));
-  DIMMER_RETURN_IF_ERROR(CheckRange("--learning-rate", sparsify.learning_rate, 1e-12, 1));
-  DIMMER_RETURN_IF_ERROR(CheckRange("--weight-decay", sparsify.weight_decay, 0, 1));
-  DIMMER_RETURN_IF_ERROR(CheckRange("--hoyer", sparsify.hoyer, 0, 1e3));
-  DIMMER_RETURN_IF_ERROR(CheckRange("--checkpoint-steps", sparsify.checkpoint_steps, 1, 1e9));
+  DIMMER_RETURN_IF_ERROR(sparsify.Validate());
   DIMMER_RETURN_IF_ERROR(CheckRange("--experts", route.experts, 1, 65536));
   DIMMER_RETURN_IF_ERROR(CheckRange("--router-width", route.width, 1, 65536));
   DIMMER_RETURN_IF_ERROR(CheckRange("--router-epochs", route.epochs, 1, 1000));
@@ -59,6 +67,8 @@ absl::Status ConvertOptions::Validate() const {
       CheckRange("--router-tokens", static_cast<double>(route.max_tokens), 1, 1e12));
   DIMMER_RETURN_IF_ERROR(CheckRange("--max-tokens", max_tokens, 3, 1 << 20));
   DIMMER_RETURN_IF_ERROR(CheckRange("--keep-quality", keep_quality, 0, 1));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--held-out", held_out, 1e-6, 0.3));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--loss-increase", loss_increase, 0, 10));
   return absl::OkStatus();
 }
 
@@ -67,16 +77,23 @@ std::string CommandLine(const ConvertOptions& o) {
                                     BaseName(o.checkpoint), BaseName(o.data));
   if (!o.exclude.empty()) command += " --exclude " + BaseName(o.exclude);
   if (!o.notes.empty()) command += " --notes " + BaseName(o.notes);
-  return command +
-         fmt::format(
-             " --format {} --task {} --seed {} --workers {} --epochs {} --batch-size {} "
-             "--learning-rate {:g} --weight-decay {:g} --hoyer {:g} --max-tokens {} "
-             "--calibration-rows {} --experts {} --router-width {} --router-epochs {} "
-             "--router-tokens {} --keep-quality {:g} --dtype {} --to PACKAGE_DIR --work WORK_DIR",
-             o.format, o.task, o.sparsify.seed, o.sparsify.workers, o.sparsify.epochs,
-             o.sparsify.batch_size, o.sparsify.learning_rate, o.sparsify.weight_decay,
-             o.sparsify.hoyer, o.max_tokens, o.calibration_rows, o.route.experts, o.route.width,
-             o.route.epochs, o.route.max_tokens, o.keep_quality, o.dtype);
+  command += fmt::format(
+      " --format {} --task {} --seed {} --workers {} --epochs {} --batch-size {} "
+      "--learning-rate {:g} --weight-decay {:g} --hoyer {:g} --max-tokens {} ",
+      o.format, o.task, o.sparsify.seed, o.sparsify.workers, o.sparsify.epochs,
+      o.sparsify.batch_size, o.sparsify.learning_rate, o.sparsify.weight_decay, o.sparsify.hoyer,
+      o.max_tokens);
+  const bool language = o.task == "language-model";
+  command += language ? fmt::format("--warm-up {:g} --final-rate {:g} --beta2 {:g} --hoyer-ramp {:g} "
+                                    "--held-out {:g} ",
+                                    o.sparsify.warmup, o.sparsify.final_rate, o.sparsify.beta2,
+                                    o.sparsify.hoyer_ramp, o.held_out)
+                      : fmt::format("--calibration-rows {} ", o.calibration_rows);
+  command += fmt::format("--experts {} --router-width {} --router-epochs {} --router-tokens {} ",
+                         o.route.experts, o.route.width, o.route.epochs, o.route.max_tokens);
+  command += language ? fmt::format("--loss-increase {:g} ", o.loss_increase)
+                      : fmt::format("--keep-quality {:g} ", o.keep_quality);
+  return command + fmt::format("--dtype {} --to PACKAGE_DIR --work WORK_DIR", o.dtype);
 }
 
 }  // namespace dimmer

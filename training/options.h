@@ -11,19 +11,27 @@
 
 namespace dimmer {
 
-// Fine-tuning for sparse activations (training/sparsify.h).
-struct SparsifyOptions {
+// Fine-tuning for sparse activations, and pretraining (training/trainer.h).
+struct TrainOptions {
+  std::string stage = "sparsify";  // for messages
   uint64_t seed = 1;
   uint32_t workers = 2;  // threads, each with a part of every batch
   uint32_t epochs = 4;
   uint32_t batch_size = 32;  // rows
   double learning_rate = 1e-4;
   double weight_decay = 0.01;
-  double warmup = 0.06;     // share of all steps; then cosine to zero
+  double warmup = 0.06;     // share of all steps; then cosine to final_rate
+  double final_rate = 0;    // share of learning_rate at the end
+  double beta2 = 0.999;     // of AdamW
   double clip_norm = 1.0;   // of the whole gradient
   double hoyer = 1e-3;      // alpha at full strength
   double hoyer_ramp = 0.5;  // share of all steps over which alpha grows from zero
   uint32_t checkpoint_steps = 200;
+  bool keep_best = false;  // end with the weights of the best epoch
+  uint32_t patience = 0;   // with keep_best: epochs without a better one that end training; 0: none
+
+  // InvalidArgument names the option, what was found and what was expected.
+  absl::Status Validate() const;
 };
 
 // Router training (training/route.h).
@@ -39,7 +47,7 @@ struct RouteOptions {
 
 struct ConvertOptions {
   std::string checkpoint;  // Hugging Face directory
-  std::string data;        // labelled rows
+  std::string data;        // labelled rows, or plain text
   std::string exclude;     // rows never to be seen, e.g. the validation file; may be empty
   std::string format = "auto";
   std::string task = "classification";
@@ -51,13 +59,19 @@ struct ConvertOptions {
   uint32_t max_tokens = 128;
   uint64_t calibration_rows = 1500;
   double keep_quality = 0.995;  // default tau: the largest that keeps this share of the quality
-  SparsifyOptions sparsify;
+  // Language models.
+  double held_out = 0.04;       // share of each of validation, calibration and test documents
+  double loss_increase = 0.01;  // default tau: the largest that loses at most this share
+  TrainOptions sparsify;
   RouteOptions route;
 
   // InvalidArgument names the option, what was found and what was expected.
   absl::Status Validate() const;
   DType weight_dtype() const { return dtype == "f32" ? DType::kF32 : DType::kF16; }
 };
+
+// InvalidArgument unless `value` is in [low, high].
+absl::Status CheckRange(const char* option, double value, double low, double high);
 
 // The command that repeats the conversion: no directories but the names of the inputs, every option
 // that its result depends on.

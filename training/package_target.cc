@@ -66,7 +66,7 @@ absl::Status CheckApart(const fs::path& to, const char* option, const fs::path& 
       to.string(), option, folder.string()));
 }
 
-absl::Status CheckTarget(const fs::path& target) {
+absl::Status CheckTarget(const fs::path& target, const char* mark) {
   std::error_code error;
   for (fs::path folder = target; folder.has_relative_path(); folder = folder.parent_path()) {
     if (!fs::exists(folder, error)) continue;
@@ -74,19 +74,19 @@ absl::Status CheckTarget(const fs::path& target) {
     return absl::FailedPreconditionError(fmt::format("--to: {} is not a folder", folder.string()));
   }
   if (!fs::exists(target, error) || fs::is_empty(target, error) ||
-      fs::exists(target / "dimmer.json", error)) {
+      fs::exists(target / mark, error)) {
     return absl::OkStatus();
   }
   return absl::FailedPreconditionError(fmt::format(
-      "--to: {} holds files and no dimmer.json, expected a new or empty folder, or an older "
-      "package to replace",
-      target.string()));
+      "--to: {} holds files and no {}, expected a new or empty folder, or an older package to "
+      "replace",
+      target.string(), mark));
 }
 
 fs::path PartialPath(const fs::path& target) { return OwnName(target, "partial"); }
 
-absl::Status ReplacePackage(const fs::path& fresh, const fs::path& target) {
-  DIMMER_RETURN_IF_ERROR(CheckTarget(target));
+absl::Status ReplacePackage(const fs::path& fresh, const fs::path& target, const char* mark) {
+  DIMMER_RETURN_IF_ERROR(CheckTarget(target, mark));
   std::error_code error;
   if (!fs::exists(target, error) || fs::is_empty(target, error)) {
     fs::rename(fresh, target, error);  // also in the place of an empty folder

@@ -15,9 +15,9 @@ std::filesystem::path PackageTarget(const std::filesystem::path& to);
 absl::Status CheckApart(const std::filesystem::path& to, const char* option,
                         const std::filesystem::path& folder);
 
-// A package may go to a folder that is missing, empty, or a package (it has dimmer.json).
+// A package may go to a folder that is missing, empty, or an older package: it has the file `mark`.
 // FailedPrecondition: something else is there, or a file is where a folder above should be.
-absl::Status CheckTarget(const std::filesystem::path& target);
+absl::Status CheckTarget(const std::filesystem::path& target, const char* mark = "dimmer.json");
 
 // The folder beside `target` in which this process builds the package.
 std::filesystem::path PartialPath(const std::filesystem::path& target);
@@ -25,8 +25,8 @@ std::filesystem::path PartialPath(const std::filesystem::path& target);
 // Puts the folder `fresh` in the place of `target`, which may hold an older package. Whatever
 // happens in between, a kill included, one of the two is whole, and after an error the older one
 // is in its place. CheckTarget() is done once more.
-absl::Status ReplacePackage(const std::filesystem::path& fresh,
-                            const std::filesystem::path& target);
+absl::Status ReplacePackage(const std::filesystem::path& fresh, const std::filesystem::path& target,
+                            const char* mark = "dimmer.json");
 
 }  // namespace dimmer
 

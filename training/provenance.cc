@@ -45,10 +45,8 @@ absl::StatusOr<nlohmann::json> MakeProvenance(const ConversionInputs& inputs,
   DIMMER_ASSIGN_OR_RETURN(const nlohmann::json files, WeightFiles(options.checkpoint));
   nlohmann::json base = {{"name", CheckpointName(options.checkpoint)},
                          {"files", files},
-                         {"architecture", inputs.base.config.at("architectures").at(0)},
-                         {"hidden_act", inputs.base.config.value("hidden_act", "gelu")},
-                         {"fresh_pooler", inputs.base.fresh_pooler},
-                         {"fresh_classifier", inputs.base.fresh_classifier}};
+                         {"architecture", inputs.base.config.at("architectures").at(0)}};
+  base.update(inputs.task->BaseFacts(inputs.base));
   if (inputs.base.config.contains("_name_or_path")) {
     base["derived_from"] = inputs.base.config["_name_or_path"];
   }

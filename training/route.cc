@@ -1,7 +1,5 @@
 #include "training/route.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numbers>
@@ -67,16 +65,25 @@ std::vector<float> ToVector(const Tensor& tensor) {
 
 }  // namespace
 
-FfnWeights FfnOf(const BertTrainee& model, int64_t layer) {
-  FfnWeights ffn;
-  const std::string prefix = fmt::format("bert.encoder.layer.{}.", layer);
-  for (const Parameter& parameter : model.parameters()) {
-    const Tensor value = parameter.value.detach();
-    if (parameter.name == prefix + "intermediate.dense.weight") ffn.up = value;
-    if (parameter.name == prefix + "intermediate.dense.bias") ffn.up_bias = value;
-    if (parameter.name == prefix + "output.dense.weight") ffn.down = value;
+FfnWeights FfnOf(const Trainee& model, int64_t layer) {
+  const FfnLayout& names = model.layout().ffns[layer];
+  FfnWeights ffn{.up = model.At(names.up).detach(),
+                 .up_bias = model.At(names.up_bias).detach(),
+                 .down = model.At(names.down).detach()};
+  if (names.orientation == Orientation::kInOut) {
+    ffn.up = ffn.up.t().contiguous();
+    ffn.down = ffn.down.t().contiguous();
   }
   return ffn;
+}
+
+Tensor RouterScores(const Router& router, const Tensor& inputs) {
+  const int64_t d = inputs.size(1);
+  const auto matrix = [](const std::vector<float>& values, int64_t columns) {
+    return torch::tensor(at::ArrayRef<float>(values)).reshape({-1, columns});
+  };
+  const Tensor w1 = matrix(router.w1, d);
+  return Scores(inputs, w1, matrix(router.w2, w1.size(0)));
 }
 
 Tensor ExpertNorms(const FfnWeights& ffn, uint32_t experts, const Tensor& inputs) {
@@ -93,7 +100,7 @@ Tensor ExpertNorms(const FfnWeights& ffn, uint32_t experts, const Tensor& inputs
   return squares.clamp_min(0).sqrt().t().contiguous();
 }
 
-std::vector<Tensor> CollectFfnInputs(const BertTrainee& model, std::span<const Example> examples,
+std::vector<Tensor> CollectFfnInputs(const Trainee& model, std::span<const Example> examples,
                                      uint64_t max_tokens, uint64_t seed, uint32_t workers) {
   std::vector<uint32_t> rows;
   uint64_t tokens = 0;
@@ -113,7 +120,7 @@ std::vector<Tensor> CollectFfnInputs(const BertTrainee& model, std::span<const E
     parts[chunk] = model.FfnInputs(Pack(examples, std::span(rows).subspan(begin, count)));
   });
   std::vector<Tensor> inputs;
-  for (int64_t layer = 0; layer < model.shape().layers; ++layer) {
+  for (int64_t layer = 0; layer < model.layout().layers(); ++layer) {
     std::vector<Tensor> pieces;
     for (std::vector<Tensor>& part : parts) pieces.push_back(std::move(part[layer]));
     inputs.push_back(torch::cat(pieces));

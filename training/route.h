@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "training/batch.h"
-#include "training/bert_trainee.h"
 #include "training/options.h"
+#include "training/trainee.h"
 
 namespace dimmer {
 
@@ -25,7 +25,7 @@ struct Router {
 
 // One FFN of the frozen model, neurons in expert order.
 struct FfnWeights {
-  torch::Tensor up, up_bias;  // [d_ff, d], [d_ff]
+  torch::Tensor up, up_bias;  // [d_ff, d], [d_ff], whatever the checkpoint's orientation
   torch::Tensor down;         // [d, d_ff]
 };
 
@@ -35,7 +35,7 @@ torch::Tensor ExpertNorms(const FfnWeights& ffn, uint32_t experts, const torch::
 
 // Inputs of all FFNs for `examples`, [layers] of [tokens, d], for as many rows, in a seeded order,
 // as fit into max_tokens.
-std::vector<torch::Tensor> CollectFfnInputs(const BertTrainee& model,
+std::vector<torch::Tensor> CollectFfnInputs(const Trainee& model,
                                             std::span<const Example> examples, uint64_t max_tokens,
                                             uint64_t seed, uint32_t workers);
 
@@ -46,8 +46,11 @@ Router TrainRouter(const FfnWeights& ffn, const torch::Tensor& inputs,
                    const torch::Tensor& check_inputs, int64_t layer, const RouteOptions& options,
                    const RouteProgress& on_progress);
 
+// |w2 relu(w1 z)| of every row [tokens, experts].
+torch::Tensor RouterScores(const Router& router, const torch::Tensor& inputs);
+
 // The FFN of a layer of `model`.
-FfnWeights FfnOf(const BertTrainee& model, int64_t layer);
+FfnWeights FfnOf(const Trainee& model, int64_t layer);
 
 }  // namespace dimmer
 

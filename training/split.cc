@@ -30,56 +30,76 @@ double ConsecutiveInertia(std::span<const float> rows, int64_t width, uint32_t c
   return total;
 }
 
-}  // namespace
-
-void PermuteNeurons(const BertShape& shape, int64_t layer, std::span<const uint32_t> order,
-                    WeightMap& weights) {
-  const std::string prefix = fmt::format("bert.encoder.layer.{}.", layer);
-  std::vector<float>& up = weights.at(prefix + "intermediate.dense.weight");  // [d_ff, d]
-  std::vector<float>& up_bias = weights.at(prefix + "intermediate.dense.bias");
-  std::vector<float>& down = weights.at(prefix + "output.dense.weight");  // [d, d_ff]
-  const std::vector<float> old_up = up;
-  const std::vector<float> old_bias = up_bias;
-  const std::vector<float> old_down = down;
-  for (int64_t p = 0; p < shape.hidden; ++p) {
+// Moves the vector of d values of neuron order[p] to position p. A neuron is a row [d_ff, d] of the
+// matrix, or a column [d, d_ff].
+void PermuteVectors(const ModelLayout& layout, std::span<const uint32_t> order, bool is_row,
+                    std::vector<float>& matrix) {
+  const std::vector<float> old = matrix;
+  const int64_t neuron_step = is_row ? layout.width : 1;
+  const int64_t value_step = is_row ? 1 : layout.hidden;
+  for (int64_t p = 0; p < layout.hidden; ++p) {
     const int64_t neuron = order[p];
-    std::copy_n(old_up.begin() + neuron * shape.width, shape.width, up.begin() + p * shape.width);
-    up_bias[p] = old_bias[neuron];
-    for (int64_t d = 0; d < shape.width; ++d) {
-      down[d * shape.hidden + p] = old_down[d * shape.hidden + neuron];
+    for (int64_t i = 0; i < layout.width; ++i) {
+      matrix[p * neuron_step + i * value_step] = old[neuron * neuron_step + i * value_step];
     }
   }
 }
 
-absl::StatusOr<SplitReport> SplitIntoExperts(const BertShape& shape, uint32_t experts,
+// What neurons are compared by: the first layer's weights of each [d_ff, d].
+std::vector<float> Features(const ModelLayout& layout, int64_t layer, const WeightMap& weights) {
+  const FfnLayout& ffn = layout.ffns[layer];
+  const std::vector<float>& up = weights.at(ffn.up);
+  if (ffn.orientation == Orientation::kOutIn) return up;
+  std::vector<float> rows(up.size());
+  for (int64_t i = 0; i < layout.width; ++i) {
+    for (int64_t n = 0; n < layout.hidden; ++n) {
+      rows[n * layout.width + i] = up[i * layout.hidden + n];
+    }
+  }
+  return rows;
+}
+
+}  // namespace
+
+void PermuteNeurons(const ModelLayout& layout, int64_t layer, std::span<const uint32_t> order,
+                    WeightMap& weights) {
+  const FfnLayout& ffn = layout.ffns[layer];
+  const bool by_rows = ffn.orientation == Orientation::kOutIn;  // where a neuron is a row of `up`
+  PermuteVectors(layout, order, by_rows, weights.at(ffn.up));
+  PermuteVectors(layout, order, !by_rows, weights.at(ffn.down));
+  std::vector<float>& bias = weights.at(ffn.up_bias);
+  const std::vector<float> old = bias;
+  for (int64_t p = 0; p < layout.hidden; ++p) bias[p] = old[order[p]];
+}
+
+absl::StatusOr<SplitReport> SplitIntoExperts(const ModelLayout& layout, uint32_t experts,
                                              uint64_t seed, uint32_t workers, WeightMap& weights,
                                              const std::function<void(int64_t layer)>& on_layer) {
-  if (experts == 0 || shape.hidden % experts != 0) {
+  if (experts == 0 || layout.hidden % experts != 0) {
     return absl::InvalidArgumentError(
         fmt::format("experts: found {}, expected a divisor of the FFN's hidden width {}", experts,
-                    shape.hidden));
+                    layout.hidden));
   }
   SplitReport report;
-  report.inertia.resize(shape.layers);
-  report.baseline.resize(shape.layers);
-  std::vector<std::vector<uint32_t>> orders(shape.layers);
-  std::vector<absl::Status> statuses(shape.layers);
+  report.inertia.resize(layout.layers());
+  report.baseline.resize(layout.layers());
+  std::vector<std::vector<uint32_t>> orders(layout.layers());
+  std::vector<absl::Status> statuses(layout.layers());
   ThreadPool pool(workers);
-  pool.ParallelFor(shape.layers, [&](size_t layer, size_t) {
-    std::vector<float> rows =
-        weights.at(fmt::format("bert.encoder.layer.{}.intermediate.dense.weight", layer));
-    NormalizeRows(shape.width, rows);
-    auto clustering = BalancedKMeans(rows, shape.width, experts, RandomKey({seed, layer}));
+  pool.ParallelFor(layout.layers(), [&](size_t layer, size_t) {
+    std::vector<float> rows = Features(layout, static_cast<int64_t>(layer), weights);
+    NormalizeRows(layout.width, rows);
+    auto clustering = BalancedKMeans(rows, layout.width, experts, RandomKey({seed, layer}));
     statuses[layer] = clustering.status();
     if (!clustering.ok()) return;
     report.inertia[layer] = clustering->inertia;
-    report.baseline[layer] = ConsecutiveInertia(rows, shape.width, experts);
+    report.baseline[layer] = ConsecutiveInertia(rows, layout.width, experts);
     orders[layer] = ClusterOrder(*clustering, experts);
     if (on_layer) on_layer(static_cast<int64_t>(layer));
   });
   for (const absl::Status& status : statuses) DIMMER_RETURN_IF_ERROR(status);
-  for (int64_t layer = 0; layer < shape.layers; ++layer) {
-    PermuteNeurons(shape, layer, orders[layer], weights);
+  for (int64_t layer = 0; layer < layout.layers(); ++layer) {
+    PermuteNeurons(layout, layer, orders[layer], weights);
   }
   return report;
 }

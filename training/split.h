@@ -1,4 +1,4 @@
-// Turns every FFN of a trained classifier into experts: a permutation of its neurons that makes
+// Turns every FFN of a trained model into experts: a permutation of its neurons that makes
 // each cluster of similar neurons one contiguous slab.
 #ifndef DIMMER_TRAINING_SPLIT_H_
 #define DIMMER_TRAINING_SPLIT_H_
@@ -7,20 +7,16 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <span>
-#include <string>
 #include <vector>
 
-#include "training/bert_shape.h"
+#include "training/layout.h"
 
 namespace dimmer {
 
-using WeightMap = std::map<std::string, std::vector<float>>;  // by Hugging Face name
-
-// Reorders the rows of intermediate.dense and the columns of output.dense of `layer`: position p
-// takes neuron order[p]. The layer's function is unchanged up to rounding.
-void PermuteNeurons(const BertShape& shape, int64_t layer, std::span<const uint32_t> order,
+// Reorders the neurons of `layer` in all of its FFN's tensors: position p takes neuron order[p]. The
+// layer's function is unchanged up to rounding.
+void PermuteNeurons(const ModelLayout& layout, int64_t layer, std::span<const uint32_t> order,
                     WeightMap& weights);
 
 struct SplitReport {
@@ -29,8 +25,8 @@ struct SplitReport {
 };
 
 // Splits all layers into `experts` each, on `workers` threads. `on_layer` hears of each finished
-// layer, from any thread. Deterministic. InvalidArgument: `experts` does not divide shape.hidden.
-absl::StatusOr<SplitReport> SplitIntoExperts(const BertShape& shape, uint32_t experts,
+// layer, from any thread. Deterministic. InvalidArgument: `experts` does not divide layout.hidden.
+absl::StatusOr<SplitReport> SplitIntoExperts(const ModelLayout& layout, uint32_t experts,
                                              uint64_t seed, uint32_t workers, WeightMap& weights,
                                              const std::function<void(int64_t layer)>& on_layer);
 

@@ -47,8 +47,8 @@ struct Box {
 class Canvas {
  public:
   explicit Canvas(const TradeoffPlot& plot) : plot_(plot) {
-    double low = 1;
-    double high = 0;
+    double low = points().front().quality_low;
+    double high = points().front().quality_high;
     double right = 1;
     double left = 1;
     for (const CalibrationPoint& point : points()) {
@@ -61,7 +61,7 @@ class Canvas {
     constexpr double kLeast = 0.01;
     low = std::min(low, high - kLeast);
     high += 0.08 * (high - low);  // room for labels above the curve
-    y_ticks_ = AxisTicks(100 * low, 100 * high, 7);
+    y_ticks_ = AxisTicks(plot.scale * low, plot.scale * high, 7);
     x_ticks_ = AxisTicks(100 * std::min(left, right - kLeast), 100 * right, 8);
   }
 
@@ -91,7 +91,7 @@ class Canvas {
     return kHeight - kBottom - t * (kHeight - kTop - kBottom);
   }
   double X(const CalibrationPoint& point) const { return X(100 * point.flop_fraction); }
-  double Y(const CalibrationPoint& point) const { return Y(100 * point.quality); }
+  double Y(const CalibrationPoint& point) const { return Y(plot_.scale * point.quality); }
 
   void Text(double x, double y, std::string_view text, std::string_view anchor,
             std::string_view color, std::string_view more = "") {
@@ -122,17 +122,19 @@ class Canvas {
     Text((kLeft + kWidth - kRight) / 2, kHeight - 18,
          "whole-model FLOPs, routers included (% of dense)", "middle", kInk);
     const double middle = (kTop + bottom) / 2;
-    Text(22, middle, fmt::format("{} (%)", plot_.calibration.metric), "middle", kInk,
+    Text(22, middle,
+         plot_.axis.empty() ? fmt::format("{} (%)", plot_.calibration.metric) : plot_.axis,
+         "middle", kInk,
          fmt::format("transform=\"rotate(-90 22 {:.1f})\"", middle));
   }
 
   void Band() {
     std::string path;
     for (const CalibrationPoint& point : points()) {
-      path += fmt::format("{:.1f},{:.1f} ", X(point), Y(100 * point.quality_high));
+      path += fmt::format("{:.1f},{:.1f} ", X(point), Y(plot_.scale * point.quality_high));
     }
     for (size_t i = points().size(); i-- > 0;) {
-      path += fmt::format("{:.1f},{:.1f} ", X(points()[i]), Y(100 * points()[i].quality_low));
+      path += fmt::format("{:.1f},{:.1f} ", X(points()[i]), Y(plot_.scale * points()[i].quality_low));
     }
     path.pop_back();
     svg_ +=
@@ -141,14 +143,17 @@ class Canvas {
 
   // The quality that counts as kept, and what it costs.
   void Reference() {
-    const double quality = 100 * plot_.reference * points().front().quality;
+    const double quality = plot_.scale * plot_.reference * points().front().quality;
     const CalibrationPoint& point = points()[plot_.reference_point];
     const double cost = 100 * point.flop_fraction;
     constexpr std::string_view kDash = "stroke-width=\"1.3\" stroke-dasharray=\"6 4\"";
     Line(kLeft, Y(quality), kWidth - kRight, Y(quality), kMark, kDash);
     Line(X(cost), Y(point), X(cost), kHeight - kBottom, kMark, kDash);
     Text(kWidth - kRight - 4, Y(quality) + 16,
-         fmt::format("{:g}% of the quality at tau 0", 100 * plot_.reference), "end", kMark);
+         plot_.reference_label.empty()
+             ? fmt::format("{:g}% of the quality at tau 0", 100 * plot_.reference)
+             : plot_.reference_label,
+         "end", kMark);
     taken_.push_back({kWidth - kRight - 190, Y(quality) + 2, kWidth - kRight, Y(quality) + 20});
     const std::string label = fmt::format("{:.1f}% of FLOPs at tau {:g}", cost, point.tau);
     Text(X(cost) + 7, kHeight - kBottom - 9, label, "start", kMark, "font-weight=\"bold\"");
@@ -243,7 +248,7 @@ class Canvas {
   }
 
   const TradeoffPlot& plot_;
-  std::vector<double> x_ticks_, y_ticks_;  // percent
+  std::vector<double> x_ticks_, y_ticks_;  // percent, and the quality's scale
   std::vector<Box> taken_;
   std::string svg_;
 };

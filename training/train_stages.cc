@@ -7,26 +7,16 @@
 #include "engine/package/package.h"
 #include "engine/util/status.h"
 #include "engine/util/thread_pool.h"
-#include "training/bert_trainee.h"
 #include "training/conversion.h"
 #include "training/route.h"
 #include "training/runtime.h"
-#include "training/sparsify.h"
+#include "training/trainee.h"
+#include "training/trainer.h"
 
 namespace dimmer {
 namespace {
 
 constexpr uint64_t kCheckTokens = 20000;  // calibration tokens that a router's fit is reported on
-
-WeightMap WeightsOf(const BertTrainee& model) {
-  WeightMap weights;
-  for (const Parameter& parameter : model.parameters()) {
-    const torch::Tensor value = parameter.value.detach().contiguous();
-    const float* data = value.data_ptr<float>();
-    weights[parameter.name].assign(data, data + value.numel());
-  }
-  return weights;
-}
 
 // The two matrices of one layer's router as a file's tensors.
 std::vector<TensorToWrite> RouterTensors(const Router& router, int64_t layer,
@@ -76,34 +66,35 @@ absl::Status Conversion::Sparsify() {
     progress_.Note("sparsify: done before");
     return absl::OkStatus();
   }
-  BertTrainee model(inputs_.base.shape, inputs_.base.weights);
-  SparsifyCallbacks callbacks;
+  const std::unique_ptr<Trainee> model = MakeTrainee(inputs_.base.shape, inputs_.base.weights);
+  const EpochCheck check = inputs_.task->check(inputs_.options.sparsify.workers);
+  TrainCallbacks callbacks;
   bool started = false;
   callbacks.on_start = [&](uint64_t done, uint64_t steps) {
     progress_.Start("sparsify", "steps", steps, done);
     started = true;
   };
-  callbacks.on_progress = [&](const SparsifyProgress& now) {
+  callbacks.on_progress = [&](const TrainProgress& now) {
     progress_.Update(now.step, fmt::format("loss {:.4f}  hoyer {:.1f}  non-zero {:.2f}%", now.loss,
                                            now.hoyer, 100 * now.active));
   };
   callbacks.on_epoch = [&](const EpochReport& report) {
     std::string active;
     for (double share : report.active) active += fmt::format(" {:.1f}", 100 * share);
-    progress_.Note(fmt::format(
-        "epoch {}: loss {:.4f}, hoyer {:.1f}, non-zero % per layer{}, calibration accuracy {:.2f}%",
-        report.epoch, report.loss, report.hoyer, active, 100 * report.accuracy));
+    progress_.Note(fmt::format("epoch {}: loss {:.4f}, hoyer {:.1f}, non-zero % per layer{}, {} {:.4f}",
+                               report.epoch, report.loss, report.hoyer, active, check.metric,
+                               report.quality));
   };
   DIMMER_ASSIGN_OR_RETURN(
       const std::vector<EpochReport> reports,
-      dimmer::Sparsify(model, inputs_.training, inputs_.calibration, inputs_.options.sparsify,
-                       stage.Path("state.safetensors"), fingerprint, callbacks));
+      Train(*model, inputs_.task->training(), check, inputs_.options.sparsify,
+            {.path = stage.Path("state.safetensors"), .fingerprint = fingerprint}, callbacks));
   if (started) progress_.Finish();
   // Rounded to the package's dtype here, so that every later stage sees what will be served.
-  DIMMER_RETURN_IF_ERROR(SaveWeights(stage.Path("model.safetensors"), inputs_.base.shape,
-                                     WeightsOf(model), inputs_.options.weight_dtype()));
+  DIMMER_RETURN_IF_ERROR(SaveWeights(stage.Path("model.safetensors"), inputs_.base.layout,
+                                     WeightsOf(*model), inputs_.options.weight_dtype()));
   nlohmann::json epochs = nlohmann::json::array();
-  for (const EpochReport& report : reports) epochs.push_back(ToJson(report));
+  for (const EpochReport& report : reports) epochs.push_back(ToJson(report, check.metric));
   DIMMER_RETURN_IF_ERROR(stage.MarkDone(fingerprint, {"model.safetensors"},
                                         {{"epochs", epochs}, {"made_on", Surroundings()}}));
   std::error_code ignored;  // 12 bytes per weight that nobody needs any more
@@ -128,25 +119,25 @@ absl::Status Conversion::Route() {
 
 absl::Status Conversion::TrainRouters(const StageDir& stage, const std::string& fingerprint) {
   const ConvertOptions& options = inputs_.options;
-  const BertShape& shape = inputs_.base.shape;
+  const ModelLayout& layout = inputs_.base.layout;
   const uint32_t workers = options.sparsify.workers;
   DIMMER_ASSIGN_OR_RETURN(const StageDir split, Stage("split"));
-  DIMMER_ASSIGN_OR_RETURN(WeightMap weights, LoadWeights(split.Path("model.safetensors"), shape));
-  const BertTrainee model(shape, std::move(weights));
+  DIMMER_ASSIGN_OR_RETURN(WeightMap weights, LoadWeights(split.Path("model.safetensors"), layout));
+  const std::unique_ptr<Trainee> model = MakeTrainee(inputs_.base.shape, std::move(weights));
   progress_.Note("route: collecting the FFN inputs of the training rows");
   std::vector<torch::Tensor> inputs = CollectFfnInputs(
-      model, inputs_.training, options.route.max_tokens, options.route.seed, workers);
+      *model, inputs_.task->training_rows(), options.route.max_tokens, options.route.seed, workers);
   const std::vector<torch::Tensor> check =
-      CollectFfnInputs(model, inputs_.calibration, kCheckTokens, options.route.seed, workers);
+      CollectFfnInputs(*model, inputs_.task->check_rows(), kCheckTokens, options.route.seed, workers);
   const uint64_t tokens = inputs.front().size(0);
-  std::vector<Router> routers(shape.layers);
-  std::vector<absl::Status> statuses(shape.layers);
+  std::vector<Router> routers(layout.layers());
+  std::vector<absl::Status> statuses(layout.layers());
   std::atomic<uint64_t> done = 0;
   const uint64_t per_layer =
       (tokens + options.route.batch_tokens - 1) / options.route.batch_tokens * options.route.epochs;
-  progress_.Start("route", "batches", per_layer * shape.layers);
+  progress_.Start("route", "batches", per_layer * layout.layers());
   ThreadPool pool(workers);
-  pool.ParallelFor(shape.layers, [&](size_t layer, size_t) {
+  pool.ParallelFor(layout.layers(), [&](size_t layer, size_t) {
     const auto number = static_cast<int64_t>(layer);
     const std::string path = stage.Path(LayerFile(number));
     if (auto kept = LoadRouter(path, number, fingerprint)) {
@@ -157,7 +148,7 @@ absl::Status Conversion::TrainRouters(const StageDir& stage, const std::string& 
     uint64_t before = 0;
     try {
       routers[layer] = TrainRouter(
-          FfnOf(model, number), inputs[layer], check[layer], number, options.route,
+          FfnOf(*model, number), inputs[layer], check[layer], number, options.route,
           [&](uint64_t batches, uint64_t, double error) {
             done += batches - before;
             before = batches;
@@ -181,7 +172,7 @@ absl::Status Conversion::TrainRouters(const StageDir& stage, const std::string& 
   progress_.Finish();
   std::vector<TensorToWrite> tensors;
   nlohmann::json explained = nlohmann::json::array();
-  for (int64_t layer = 0; layer < shape.layers; ++layer) {
+  for (int64_t layer = 0; layer < layout.layers(); ++layer) {
     for (TensorToWrite& tensor :
          RouterTensors(routers[layer], layer, options.route, options.weight_dtype())) {
       tensors.push_back(std::move(tensor));

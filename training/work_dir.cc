@@ -19,7 +19,7 @@ namespace {
 // nothing else in the work folder is ours.
 void RemoveTemporaryFiles(const std::string& work) {
   std::error_code error;
-  for (const char* stage : {"sparsify", "split", "route", "calibrate"}) {
+  for (const char* stage : {"pretrain", "sparsify", "split", "route", "calibrate"}) {
     std::vector<std::filesystem::path> leftover;
     for (const auto& entry :
          std::filesystem::recursive_directory_iterator(work + "/" + stage, error)) {
@@ -101,20 +101,20 @@ WorkLock::~WorkLock() {
   if (fd_ >= 0) close(fd_);
 }
 
-absl::Status SaveWeights(const std::string& path, const BertShape& shape, const WeightMap& weights,
+absl::Status SaveWeights(const std::string& path, const ModelLayout& layout, const WeightMap& weights,
                          DType dtype) {
   std::vector<TensorToWrite> tensors;
-  for (const NamedShape& tensor : BertTensors(shape)) {
+  for (const NamedShape& tensor : layout.tensors) {
     tensors.push_back({tensor.name, dtype, tensor.shape, weights.at(tensor.name)});
   }
   // The metadata that the transformers library asks for.
   return WriteSafetensors(path, tensors, {{"format", "pt"}});
 }
 
-absl::StatusOr<WeightMap> LoadWeights(const std::string& path, const BertShape& shape) {
+absl::StatusOr<WeightMap> LoadWeights(const std::string& path, const ModelLayout& layout) {
   DIMMER_ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(path));
   WeightMap weights;
-  for (const NamedShape& tensor : BertTensors(shape)) {
+  for (const NamedShape& tensor : layout.tensors) {
     const TensorView* view = file->Find(tensor.name);
     if (view == nullptr || view->shape != tensor.shape) {
       return absl::InvalidArgumentError(fmt::format(

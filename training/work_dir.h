@@ -16,8 +16,7 @@
 #include <vector>
 
 #include "engine/package/safetensors.h"
-#include "training/bert_shape.h"
-#include "training/split.h"
+#include "training/layout.h"
 
 namespace dimmer {
 
@@ -58,10 +57,10 @@ class WorkLock {
   int fd_;
 };
 
-// All tensors of BertTensors(shape), in its order.
-absl::Status SaveWeights(const std::string& path, const BertShape& shape, const WeightMap& weights,
+// All of layout.tensors, in their order.
+absl::Status SaveWeights(const std::string& path, const ModelLayout& layout, const WeightMap& weights,
                          DType dtype);
-absl::StatusOr<WeightMap> LoadWeights(const std::string& path, const BertShape& shape);
+absl::StatusOr<WeightMap> LoadWeights(const std::string& path, const ModelLayout& layout);
 
 }  // namespace dimmer
 

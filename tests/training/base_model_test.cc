@@ -16,7 +16,7 @@ class BaseModelTest : public testing::Test {
  protected:
   absl::StatusOr<BaseModel> Load(const TestBert& bert, const std::vector<std::string>& labels) {
     WriteTestBert(bert, directory_.path());
-    return LoadBaseModel(directory_.path(), labels, 5);
+    return LoadBaseClassifier(directory_.path(), labels, 5);
   }
   const TempDirectory directory_;
 };
@@ -34,9 +34,9 @@ TEST_F(BaseModelTest, GivesABertModelASeededClassifier) {
             weights.at("pooler.dense.weight").values);
   EXPECT_EQ(model->weights.at("classifier.weight").size(), 2 * bert.hidden_size);
   EXPECT_EQ(model->weights.at("classifier.bias"), std::vector<float>(2, 0.0F));
-  EXPECT_EQ(LoadBaseModel(directory_.path(), std::vector<std::string>{"a", "b"}, 5)->weights,
+  EXPECT_EQ(LoadBaseClassifier(directory_.path(), std::vector<std::string>{"a", "b"}, 5)->weights,
             model->weights);
-  EXPECT_NE(LoadBaseModel(directory_.path(), std::vector<std::string>{"a", "b"}, 6)->weights,
+  EXPECT_NE(LoadBaseClassifier(directory_.path(), std::vector<std::string>{"a", "b"}, 6)->weights,
             model->weights);
 }
 
@@ -72,20 +72,20 @@ TEST_F(BaseModelTest, ReadsEveryDropoutRate) {
   config["attention_probs_dropout_prob"] = 0.3;
   config["classifier_dropout"] = nullptr;  // as transformers writes it: that of the outputs
   ASSERT_TRUE(WriteTextFile(path, config.dump()).ok());
-  auto model = LoadBaseModel(directory_.path(), labels, 5);
+  auto model = LoadBaseClassifier(directory_.path(), labels, 5);
   ASSERT_TRUE(model.ok()) << model.status();
-  EXPECT_EQ(model->shape.dropout, 0.2);
-  EXPECT_EQ(model->shape.attention_dropout, 0.3);
-  EXPECT_EQ(model->shape.classifier_dropout, 0.2);
+  EXPECT_EQ(std::get<BertShape>(model->shape).dropout, 0.2);
+  EXPECT_EQ(std::get<BertShape>(model->shape).attention_dropout, 0.3);
+  EXPECT_EQ(std::get<BertShape>(model->shape).classifier_dropout, 0.2);
   config["classifier_dropout"] = 0.4;
   ASSERT_TRUE(WriteTextFile(path, config.dump()).ok());
-  model = LoadBaseModel(directory_.path(), labels, 5);
+  model = LoadBaseClassifier(directory_.path(), labels, 5);
   ASSERT_TRUE(model.ok()) << model.status();
-  EXPECT_EQ(model->shape.classifier_dropout, 0.4);
+  EXPECT_EQ(std::get<BertShape>(model->shape).classifier_dropout, 0.4);
 }
 
 TEST_F(BaseModelTest, NamesWhatItCannotRead) {
-  const auto absent = LoadBaseModel(directory_.Sub("absent"), std::vector<std::string>{"a"}, 1);
+  const auto absent = LoadBaseClassifier(directory_.Sub("absent"), std::vector<std::string>{"a"}, 1);
   EXPECT_FALSE(absent.ok());
   EXPECT_THAT(std::string(Message(absent.status())), HasSubstr("absent"));
 }

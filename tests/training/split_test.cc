@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "training/bert_shape.h"
 #include "training/random.h"
 
 namespace dimmer {
@@ -52,7 +53,7 @@ std::vector<double> Ffn(const WeightMap& weights, int layer, const std::vector<d
 TEST(SplitTest, LeavesTheDenseFunctionUnchanged) {
   const WeightMap before = RandomWeights(kShape);
   WeightMap after = before;
-  const auto report = SplitIntoExperts(kShape, 6, 1, 2, after, nullptr);
+  const auto report = SplitIntoExperts(LayoutOf(kShape), 6, 1, 2, after, nullptr);
   ASSERT_TRUE(report.ok()) << report.status();
   RandomStream random(77);
   for (int layer = 0; layer < 2; ++layer) {
@@ -72,8 +73,8 @@ TEST(SplitTest, TouchesNothingElseAndIsDeterministic) {
   const WeightMap before = RandomWeights(kShape);
   WeightMap a = before;
   WeightMap b = before;
-  ASSERT_TRUE(SplitIntoExperts(kShape, 6, 1, 1, a, nullptr).ok());
-  ASSERT_TRUE(SplitIntoExperts(kShape, 6, 1, 2, b, nullptr).ok());
+  ASSERT_TRUE(SplitIntoExperts(LayoutOf(kShape), 6, 1, 1, a, nullptr).ok());
+  ASSERT_TRUE(SplitIntoExperts(LayoutOf(kShape), 6, 1, 2, b, nullptr).ok());
   EXPECT_EQ(a, b);  // whatever the workers
   for (const auto& [name, values] : before) {
     const bool moved = name.find("intermediate.dense") != std::string::npos ||
@@ -87,7 +88,7 @@ TEST(SplitTest, TouchesNothingElseAndIsDeterministic) {
 
 TEST(SplitTest, RefusesExpertsThatDoNotDivide) {
   WeightMap weights = RandomWeights(kShape);
-  EXPECT_EQ(SplitIntoExperts(kShape, 5, 1, 1, weights, nullptr).status().code(),
+  EXPECT_EQ(SplitIntoExperts(LayoutOf(kShape), 5, 1, 1, weights, nullptr).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
 

@@ -9,6 +9,7 @@
 #include "engine/util/float_formats.h"
 #include "engine/util/status.h"
 #include "tests/models/test_packages.h"
+#include "training/bert_shape.h"
 #include "training/fingerprint.h"
 
 namespace dimmer {
@@ -102,8 +103,8 @@ TEST(WeightsTest, ComeBackRoundedToTheirDtype) {
   }
   for (DType dtype : {DType::kF32, DType::kF16}) {
     const std::string path = directory.Sub("w.safetensors");
-    ASSERT_TRUE(SaveWeights(path, shape, weights, dtype).ok());
-    const auto loaded = LoadWeights(path, shape);
+    ASSERT_TRUE(SaveWeights(path, LayoutOf(shape), weights, dtype).ok());
+    const auto loaded = LoadWeights(path, LayoutOf(shape));
     ASSERT_TRUE(loaded.ok()) << loaded.status();
     for (const auto& [name, values] : weights) {
       for (size_t i = 0; i < values.size(); ++i) {
@@ -114,7 +115,7 @@ TEST(WeightsTest, ComeBackRoundedToTheirDtype) {
   }
   BertShape other = shape;
   other.hidden = 8;
-  const auto wrong = LoadWeights(directory.Sub("w.safetensors"), other);
+  const auto wrong = LoadWeights(directory.Sub("w.safetensors"), LayoutOf(other));
   EXPECT_THAT(std::string(Message(wrong.status())), testing::HasSubstr("intermediate"));
 }
 

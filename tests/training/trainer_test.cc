@@ -1,17 +1,18 @@
-#include "training/sparsify.h"
+#include "training/trainer.h"
 
 #include <gtest/gtest.h>
 
 #include <filesystem>
 
 #include "tests/training/test_trainee.h"
+#include "training/accuracy.h"
 
 namespace dimmer {
 namespace {
 
-class SparsifyTest : public testing::Test {
+class TrainerTest : public testing::Test {
  protected:
-  SparsifyTest() {
+  TrainerTest() {
     bert_.labels = 2;
     options_.epochs = 6;
     options_.batch_size = 16;
@@ -25,11 +26,15 @@ class SparsifyTest : public testing::Test {
                                                  std::optional<uint64_t> stop_at = std::nullopt,
                                                  const std::string& fingerprint = "f") {
     BertTrainee model(ShapeOf(bert_), WeightsOf(bert_));
-    SparsifyCallbacks callbacks;
+    TrainCallbacks callbacks;
     callbacks.on_start = [&](uint64_t done, uint64_t) { resumed_from_ = done; };
     if (stop_at.has_value()) callbacks.stop = [&](uint64_t step) { return step == *stop_at; };
-    auto reports =
-        Sparsify(model, training_, check_, options_, directory_.Sub(state), fingerprint, callbacks);
+    FixedRows rows(training_);
+    const EpochCheck check{"accuracy", false, [this](const Trainee& trained) {
+                             return Accuracy(trained, check_, 2);
+                           }};
+    auto reports = dimmer::Train(model, rows, check, options_,
+                                 {directory_.Sub(state), fingerprint}, callbacks);
     weights->clear();
     for (const Parameter& parameter : model.parameters()) {
       weights->push_back(parameter.value.detach());
@@ -45,23 +50,23 @@ class SparsifyTest : public testing::Test {
   }
 
   TestBert bert_;
-  SparsifyOptions options_;
+  TrainOptions options_;
   const TempDirectory directory_;
   const std::vector<Example> training_ = FindTheToken(bert_, 400, 1);
   const std::vector<Example> check_ = FindTheToken(bert_, 100, 2);
   uint64_t resumed_from_ = 0;
 };
 
-TEST_F(SparsifyTest, LearnsTheTask) {
+TEST_F(TrainerTest, LearnsTheTask) {
   std::vector<torch::Tensor> weights;
   const auto reports = Train("a", &weights);
   ASSERT_TRUE(reports.ok()) << reports.status();
   ASSERT_EQ(reports->size(), 6);
   EXPECT_LT(reports->back().loss, 0.5 * reports->front().loss);
-  EXPECT_GT(reports->back().accuracy, 0.9);
+  EXPECT_GT(reports->back().quality, 0.9);
 }
 
-TEST_F(SparsifyTest, ThePenaltyMakesActivationsSparser) {
+TEST_F(TrainerTest, ThePenaltyMakesActivationsSparser) {
   std::vector<torch::Tensor> weights;
   options_.hoyer = 0;
   const auto plain = Train("plain", &weights);
@@ -74,7 +79,7 @@ TEST_F(SparsifyTest, ThePenaltyMakesActivationsSparser) {
   }
 }
 
-TEST_F(SparsifyTest, TheSameSeedGivesTheSameBits) {
+TEST_F(TrainerTest, TheSameSeedGivesTheSameBits) {
   std::vector<torch::Tensor> a;
   std::vector<torch::Tensor> b;
   std::vector<torch::Tensor> c;
@@ -86,7 +91,7 @@ TEST_F(SparsifyTest, TheSameSeedGivesTheSameBits) {
   EXPECT_FALSE(Same(a, c));
 }
 
-TEST_F(SparsifyTest, AnInterruptedRunEndsWithTheSameBits) {
+TEST_F(TrainerTest, AnInterruptedRunEndsWithTheSameBits) {
   std::vector<torch::Tensor> whole;
   const auto reports = Train("whole", &whole);
   ASSERT_TRUE(reports.ok());
@@ -100,18 +105,18 @@ TEST_F(SparsifyTest, AnInterruptedRunEndsWithTheSameBits) {
   EXPECT_TRUE(Same(whole, resumed));
   ASSERT_EQ(again->size(), reports->size());
   for (size_t i = 0; i < reports->size(); ++i) {
-    EXPECT_EQ(ToJson((*again)[i]), ToJson((*reports)[i]));
+    EXPECT_EQ(ToJson((*again)[i], "accuracy"), ToJson((*reports)[i], "accuracy"));
   }
 }
 
-TEST_F(SparsifyTest, IgnoresTheStateOfOtherInputs) {
+TEST_F(TrainerTest, IgnoresTheStateOfOtherInputs) {
   std::vector<torch::Tensor> weights;
   EXPECT_FALSE(Train("s", &weights, 20, "other").ok());
   ASSERT_TRUE(Train("s", &weights).ok());
   EXPECT_EQ(resumed_from_, 0);
 }
 
-TEST_F(SparsifyTest, ReportsAStateThatCannotBeWritten) {
+TEST_F(TrainerTest, ReportsAStateThatCannotBeWritten) {
   std::vector<torch::Tensor> weights;
   EXPECT_FALSE(Train("no/such/folder", &weights).ok());
 }

@@ -1,4 +1,4 @@
-#include "training/sparsify.h"
+#include "training/trainer.h"
 
 #include <torch/csrc/autograd/autograd.h>
 
@@ -23,17 +23,18 @@ namespace {
 using torch::Tensor;
 
 constexpr uint64_t kProgressSteps = 10;
+constexpr const char* kStoredQuality = "quality";
 
 // Sums over steps; the means go into reports.
 struct Totals {
   double loss = 0, hoyer = 0;
-  uint64_t rows = 0, tokens = 0;
+  uint64_t targets = 0, tokens = 0;
   std::vector<double> active;  // per layer
 
   void Add(const Totals& other) {
     loss += other.loss;
     hoyer += other.hoyer;
-    rows += other.rows;
+    targets += other.targets;
     tokens += other.tokens;
     active.resize(std::max(active.size(), other.active.size()));
     for (size_t l = 0; l < other.active.size(); ++l) active[l] += other.active[l];
@@ -43,7 +44,7 @@ struct Totals {
 nlohmann::json ToJson(const Totals& totals) {
   return {{"loss", totals.loss},
           {"hoyer", totals.hoyer},
-          {"rows", totals.rows},
+          {"targets", totals.targets},
           {"tokens", totals.tokens},
           {"active", totals.active}};
 }
@@ -60,18 +61,16 @@ std::span<float> Floats(const Tensor& tensor) {
 
 class Trainer {
  public:
-  Trainer(BertTrainee& model, std::span<const Example> training, std::span<const Example> check,
-          const SparsifyOptions& options, std::string state_path, std::string fingerprint,
-          const SparsifyCallbacks& callbacks)
+  Trainer(Trainee& model, TrainingData& data, const EpochCheck& check, const TrainOptions& options,
+          const TrainState& state, const TrainCallbacks& callbacks)
       : model_(model),
-        training_(training),
+        data_(data),
         check_(check),
         options_(options),
-        state_path_(std::move(state_path)),
-        fingerprint_(std::move(fingerprint)),
+        state_(state),
         callbacks_(callbacks),
         pool_(options.workers),
-        steps_per_epoch_((training.size() + options.batch_size - 1) / options.batch_size),
+        steps_per_epoch_((data.rows() + options.batch_size - 1) / options.batch_size),
         steps_(steps_per_epoch_ * options.epochs) {
     for (Parameter& parameter : model.parameters()) {
       if (!parameter.trained) continue;
@@ -85,33 +84,39 @@ class Trainer {
   absl::StatusOr<std::vector<EpochReport>> Run() {
     DIMMER_RETURN_IF_ERROR(Restore());
     if (callbacks_.on_start) callbacks_.on_start(step_, steps_);
-    while (step_ < steps_) {
+    while (step_ < steps_ && !OutOfPatience()) {
       const uint64_t epoch = step_ / steps_per_epoch_;
-      const std::vector<uint32_t> order = Permutation(static_cast<uint32_t>(training_.size()),
+      const std::span<const Example> rows = data_.Epoch(epoch);
+      const std::vector<uint32_t> order = Permutation(static_cast<uint32_t>(rows.size()),
                                                       RandomKey({options_.seed, 0x5A0FF1E, epoch}));
       while (step_ < (epoch + 1) * steps_per_epoch_) {
-        DIMMER_RETURN_IF_ERROR(Step(order));
+        DIMMER_RETURN_IF_ERROR(Step(rows, order));
         const bool epoch_ends = step_ == (epoch + 1) * steps_per_epoch_;
         if (epoch_ends) EndEpoch(static_cast<uint32_t>(epoch + 1));
         if (epoch_ends || step_ % options_.checkpoint_steps == 0) DIMMER_RETURN_IF_ERROR(Save());
         if (callbacks_.stop && callbacks_.stop(step_)) return absl::CancelledError("stopped");
       }
     }
+    for (size_t i = 0; i < best_.size(); ++i) inputs_[i].detach().copy_(best_[i]);
     return reports_;
   }
 
  private:
-  absl::Status Step(const std::vector<uint32_t>& order) {
+  absl::Status Step(std::span<const Example> rows, const std::vector<uint32_t>& order) {
     const uint64_t begin = step_ % steps_per_epoch_ * options_.batch_size;
     const uint64_t end = std::min<uint64_t>(begin + options_.batch_size, order.size());
-    const auto parts = DealOut(training_, std::span(order).subspan(begin, end - begin),
+    const auto parts = DealOut(rows, std::span(order).subspan(begin, end - begin),
                                static_cast<uint32_t>(pool_.threads()));
     uint64_t tokens = 0;
-    for (size_t i = begin; i < end; ++i) tokens += training_[order[i]].ids.size();
+    uint64_t targets = 0;
+    for (size_t i = begin; i < end; ++i) {
+      tokens += rows[order[i]].ids.size();
+      targets += rows[order[i]].targets();
+    }
     std::vector<PartResult> results(parts.size());
     pool_.ParallelFor(parts.size(), [&](size_t part, size_t) {
       if (parts[part].empty()) return;
-      results[part] = ComputePart(Pack(training_, parts[part]), part, end - begin, tokens);
+      results[part] = ComputePart(Pack(rows, parts[part]), part, targets, tokens);
     });
     std::erase_if(results, [](const PartResult& part) { return part.gradients.empty(); });
     DIMMER_RETURN_IF_ERROR(Update(results));
@@ -127,22 +132,20 @@ class Trainer {
     return absl::OkStatus();
   }
 
-  PartResult ComputePart(const PackedBatch& batch, size_t part, uint64_t rows, uint64_t tokens) {
-    const auto layers = static_cast<double>(model_.shape().layers);
+  PartResult ComputePart(const PackedBatch& batch, size_t part, uint64_t targets,
+                         uint64_t tokens) {
+    const auto layers = static_cast<double>(model_.layout().layers());
     const TrainForward forward =
         model_.Forward(batch, RandomKey({options_.seed, 0xD20, step_, part}));
-    const Tensor labels = torch::tensor(at::ArrayRef<int64_t>(batch.labels), torch::kInt64);
-    const Tensor cross_entropy =
-        at::cross_entropy_loss(forward.logits, labels, {}, at::Reduction::Sum);
     const double alpha = options_.hoyer * HoyerFactor(step_, steps_, options_.hoyer_ramp);
-    const Tensor loss = cross_entropy / static_cast<double>(rows) +
+    const Tensor loss = forward.loss / static_cast<double>(targets) +
                         forward.hoyer * (alpha / (layers * static_cast<double>(tokens)));
     PartResult result;
     result.gradients = torch::autograd::grad({loss}, inputs_);
     for (Tensor& gradient : result.gradients) gradient = gradient.contiguous();
-    result.totals.loss = cross_entropy.item<float>();
+    result.totals.loss = forward.loss.item<float>();
     result.totals.hoyer = forward.hoyer.item<float>() / layers;
-    result.totals.rows = batch.sequences();
+    result.totals.targets = batch.targets();
     result.totals.tokens = batch.tokens();
     result.totals.active.assign(forward.active.begin(), forward.active.end());
     return result;
@@ -161,15 +164,17 @@ class Trainer {
     const double norm = std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
     if (!std::isfinite(norm)) {
       return absl::InternalError(
-          fmt::format("sparsify: the gradient of step {} is not finite: lower --learning-rate "
+          fmt::format("{}: the gradient of step {} is not finite: lower --learning-rate "
                       "or --hoyer",
-                      step_ + 1));
+                      options_.stage, step_ + 1));
     }
     const double clip = norm > options_.clip_norm ? options_.clip_norm / norm : 1;
-    const double rate = options_.learning_rate * LearningRateFactor(step_, steps_, options_.warmup);
+    const double rate = options_.learning_rate *
+                        LearningRateFactor(step_, steps_, options_.warmup, options_.final_rate);
     pool_.ParallelFor(trained_.size(), [&](size_t i, size_t) {
       const AdamStep step{
           .learning_rate = static_cast<float>(rate),
+          .beta2 = static_cast<float>(options_.beta2),
           .weight_decay = static_cast<float>(trained_[i]->decayed ? options_.weight_decay : 0),
           .gradient_scale = static_cast<float>(clip),
           .step = static_cast<int64_t>(step_ + 1)};
@@ -178,40 +183,52 @@ class Trainer {
     return absl::OkStatus();
   }
 
-  SparsifyProgress Progress() const {
-    const auto cells = static_cast<double>(recent_.tokens * model_.shape().hidden);
+  TrainProgress Progress() const {
+    const auto cells = static_cast<double>(recent_.tokens * model_.layout().hidden);
     const double active = std::accumulate(recent_.active.begin(), recent_.active.end(), 0.0);
     return {.step = step_,
             .steps = steps_,
-            .loss = recent_.loss / static_cast<double>(recent_.rows),
+            .loss = recent_.loss / static_cast<double>(recent_.targets),
             .hoyer = recent_.hoyer / static_cast<double>(recent_.tokens),
             .active = active / cells / static_cast<double>(recent_.active.size())};
   }
 
   void EndEpoch(uint32_t epoch) {
     EpochReport report{.epoch = epoch,
-                       .loss = epoch_totals_.loss / static_cast<double>(epoch_totals_.rows),
+                       .loss = epoch_totals_.loss / static_cast<double>(epoch_totals_.targets),
                        .hoyer = epoch_totals_.hoyer / static_cast<double>(epoch_totals_.tokens)};
-    const auto cells = static_cast<double>(epoch_totals_.tokens * model_.shape().hidden);
+    const auto cells = static_cast<double>(epoch_totals_.tokens * model_.layout().hidden);
     for (double active : epoch_totals_.active) report.active.push_back(active / cells);
-    report.accuracy = Accuracy(model_, check_, options_.workers);
+    report.quality = check_.measure(model_);
     reports_.push_back(report);
     epoch_totals_ = {};
+    if (options_.keep_best &&
+        BestEpoch(reports_, check_.lower_is_better) + 1 == reports_.size()) {
+      best_.clear();
+      for (const Tensor& input : inputs_) best_.push_back(input.detach().clone());
+    }
     if (callbacks_.on_epoch) callbacks_.on_epoch(report);
+  }
+
+  bool OutOfPatience() const {
+    return options_.keep_best && options_.patience > 0 && !reports_.empty() &&
+           reports_.size() - 1 - BestEpoch(reports_, check_.lower_is_better) >= options_.patience;
   }
 
   absl::Status Save() const;
   absl::Status Restore();
 
-  BertTrainee& model_;
-  std::span<const Example> training_, check_;
-  const SparsifyOptions options_;
-  const std::string state_path_, fingerprint_;
-  const SparsifyCallbacks& callbacks_;
+  Trainee& model_;
+  TrainingData& data_;
+  const EpochCheck& check_;
+  const TrainOptions options_;
+  const TrainState state_;
+  const TrainCallbacks& callbacks_;
   ThreadPool pool_;
   const uint64_t steps_per_epoch_, steps_;
   std::vector<Parameter*> trained_;
   std::vector<Tensor> inputs_, first_, second_;  // the trained values, Adam's two moments
+  std::vector<Tensor> best_;                     // of the best epoch; empty before the first
   uint64_t step_ = 0;                            // steps done
   Totals epoch_totals_, recent_;
   std::vector<EpochReport> reports_;
@@ -225,39 +242,47 @@ absl::Status Trainer::Save() const {
     tensors.push_back({name, DType::kF32, shape, Floats(inputs_[i])});
     tensors.push_back({"adam.first." + name, DType::kF32, shape, Floats(first_[i])});
     tensors.push_back({"adam.second." + name, DType::kF32, shape, Floats(second_[i])});
+    if (!best_.empty()) tensors.push_back({"best." + name, DType::kF32, shape, Floats(best_[i])});
   }
   nlohmann::json reports = nlohmann::json::array();
-  for (const EpochReport& report : reports_) reports.push_back(dimmer::ToJson(report));
+  for (const EpochReport& report : reports_) {
+    reports.push_back(dimmer::ToJson(report, kStoredQuality));
+  }
   const nlohmann::json position = {
       {"step", step_}, {"reports", reports}, {"epoch", ToJson(epoch_totals_)}};
-  return Annotate(WriteSafetensors(state_path_, tensors,
-                                   {{"fingerprint", fingerprint_}, {"position", position.dump()}}),
-                  "sparsify: saving its state");
+  return Annotate(WriteSafetensors(state_.path, tensors,
+                                   {{"fingerprint", state_.fingerprint}, {"position", position.dump()}}),
+                  options_.stage + ": saving its state");
 }
 
 absl::Status Trainer::Restore() {
-  if (!std::filesystem::exists(state_path_)) return absl::OkStatus();
-  auto opened = SafetensorsFile::Open(state_path_);
+  if (!std::filesystem::exists(state_.path)) return absl::OkStatus();
+  auto opened = SafetensorsFile::Open(state_.path);
   // A state that cannot be read or belongs to other inputs is stale: train from the start.
   if (!opened.ok()) return absl::OkStatus();
   const SafetensorsFile& file = **opened;
   const auto fingerprint = file.metadata().find("fingerprint");
   const auto stated = file.metadata().find("position");
-  if (fingerprint == file.metadata().end() || fingerprint->second != fingerprint_ ||
+  if (fingerprint == file.metadata().end() || fingerprint->second != state_.fingerprint ||
       stated == file.metadata().end()) {
     return absl::OkStatus();
   }
+  // Whether an epoch was already done, and its weights kept, shows in the file.
+  if (options_.keep_best && file.Find("best." + trained_.front()->name) != nullptr) {
+    for (const Tensor& input : inputs_) best_.push_back(torch::zeros_like(input.detach()));
+  }
   for (size_t i = 0; i < trained_.size(); ++i) {
     const std::string& name = trained_[i]->name;
-    for (const auto& [key, tensor] :
-         {std::pair(name, &inputs_[i]), std::pair("adam.first." + name, &first_[i]),
-          std::pair("adam.second." + name, &second_[i])}) {
+    std::vector<std::pair<std::string, Tensor>> wanted = {
+        {name, inputs_[i]}, {"adam.first." + name, first_[i]}, {"adam.second." + name, second_[i]}};
+    if (!best_.empty()) wanted.emplace_back("best." + name, best_[i]);
+    for (const auto& [key, tensor] : wanted) {
       const TensorView* view = file.Find(key);
-      if (view == nullptr || view->elements() != tensor->numel()) {
+      if (view == nullptr || view->elements() != tensor.numel()) {
         return absl::InvalidArgumentError(
-            fmt::format("{}: {}: missing or of another size; remove the file", state_path_, key));
+            fmt::format("{}: {}: missing or of another size; remove the file", state_.path, key));
       }
-      DIMMER_RETURN_IF_ERROR(ReadFloats(*view, Floats(*tensor)));
+      DIMMER_RETURN_IF_ERROR(ReadFloats(*view, Floats(tensor)));
     }
   }
   try {
@@ -266,7 +291,7 @@ absl::Status Trainer::Restore() {
     const nlohmann::json& totals = position.at("epoch");
     epoch_totals_ = {.loss = totals.at("loss"),
                      .hoyer = totals.at("hoyer"),
-                     .rows = totals.at("rows"),
+                     .targets = totals.at("targets"),
                      .tokens = totals.at("tokens"),
                      .active = totals.at("active")};
     for (const nlohmann::json& report : position.at("reports")) {
@@ -274,61 +299,52 @@ absl::Status Trainer::Restore() {
                           .loss = report.at("loss"),
                           .hoyer = report.at("hoyer"),
                           .active = report.at("active"),
-                          .accuracy = report.at("accuracy")});
+                          .quality = report.at(kStoredQuality)});
     }
   } catch (const nlohmann::json::exception& error) {
     return absl::InvalidArgumentError(
-        fmt::format("{}: position: {}; remove the file", state_path_, error.what()));
+        fmt::format("{}: position: {}; remove the file", state_.path, error.what()));
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-nlohmann::json ToJson(const EpochReport& report) {
+nlohmann::json ToJson(const EpochReport& report, const std::string& metric) {
   return {{"epoch", report.epoch},
           {"loss", report.loss},
           {"hoyer", report.hoyer},
           {"active", report.active},
-          {"accuracy", report.accuracy}};
+          {metric, report.quality}};
 }
 
-absl::StatusOr<std::vector<EpochReport>> Sparsify(
-    BertTrainee& model, std::span<const Example> training, std::span<const Example> check,
-    const SparsifyOptions& options, const std::string& state_path, const std::string& fingerprint,
-    const SparsifyCallbacks& callbacks) {
+size_t BestEpoch(std::span<const EpochReport> reports, bool lower_is_better) {
+  size_t best = 0;
+  for (size_t i = 1; i < reports.size(); ++i) {
+    const double now = reports[i].quality;
+    const double before = reports[best].quality;
+    if (lower_is_better ? now < before : now > before) best = i;
+  }
+  return best;
+}
+
+absl::StatusOr<std::vector<EpochReport>> Train(Trainee& model, TrainingData& data,
+                                               const EpochCheck& check, const TrainOptions& options,
+                                               const TrainState& state,
+                                               const TrainCallbacks& callbacks) {
   try {
-    return Trainer(model, training, check, options, state_path, fingerprint, callbacks).Run();
+    return Trainer(model, data, check, options, state, callbacks).Run();
   } catch (const std::exception& error) {  // libtorch's, e.g. out of memory
-    return absl::InternalError(fmt::format("sparsify: {}", WhatOf(error)));
+    return absl::InternalError(fmt::format("{}: {}", options.stage, WhatOf(error)));
   }
 }
 
-double Accuracy(const BertTrainee& model, std::span<const Example> examples, uint32_t workers) {
-  constexpr size_t kChunk = 32;
-  const size_t chunks = (examples.size() + kChunk - 1) / kChunk;
-  std::vector<uint64_t> correct(chunks, 0);
-  ThreadPool pool(workers);
-  pool.ParallelFor(chunks, [&](size_t chunk, size_t) {
-    const at::NoGradGuard frozen;
-    PackedBatch batch;
-    const size_t end = std::min(examples.size(), (chunk + 1) * kChunk);
-    for (size_t i = chunk * kChunk; i < end; ++i) batch.Add(examples[i]);
-    const Tensor best = model.Forward(batch, std::nullopt).logits.argmax(1);
-    for (int64_t i = 0; i < batch.sequences(); ++i) {
-      correct[chunk] += best[i].item<int64_t>() == batch.labels[i] ? 1 : 0;
-    }
-  });
-  const uint64_t sum = std::accumulate(correct.begin(), correct.end(), uint64_t{0});
-  return static_cast<double>(sum) / static_cast<double>(examples.size());
-}
-
-double LearningRateFactor(uint64_t step, uint64_t steps, double warmup) {
+double LearningRateFactor(uint64_t step, uint64_t steps, double warmup, double floor) {
   const double warm = warmup * static_cast<double>(steps);
   const auto now = static_cast<double>(step);
   if (now < warm) return (now + 1) / (warm + 1);
   const double progress = (now - warm) / std::max(1.0, static_cast<double>(steps) - warm);
-  return 0.5 * (1 + std::cos(std::numbers::pi * progress));
+  return floor + (1 - floor) * 0.5 * (1 + std::cos(std::numbers::pi * progress));
 }
 
 double HoyerFactor(uint64_t step, uint64_t steps, double ramp) {

@@ -1,0 +1,156 @@
+#include "training/language_card.h"
+
+#include <absl/strings/str_join.h>
+#include <fmt/format.h>
+
+#include <vector>
+
+#include "training/language_measure.h"
+
+namespace dimmer {
+namespace {
+
+std::string Made(const nlohmann::json& provenance) {
+  const nlohmann::json& base = provenance.at("base");
+  const nlohmann::json& data = provenance.at("data");
+  const auto documents = [&](const char* part) {
+    return data.at(part).at("documents").get<uint64_t>();
+  };
+  std::string text = fmt::format(
+      "## How it was made\n\n```\n{}\n```\n\n"
+      "Seed {}, {}, on {}. Base: `{}` ({}).",
+      provenance.at("command").get<std::string>(), provenance.at("seed").get<uint64_t>(),
+      provenance.at("tool").get<std::string>(), provenance.at("machine").get<std::string>(),
+      base.at("name").get<std::string>(), base.at("architecture").get<std::string>());
+  text += fmt::format(
+      " Data: `{}`, {} documents, of which {} duplicates were dropped", data.at("file").get<std::string>(),
+      data.at("documents").get<uint64_t>(), data.at("dropped").at("duplicates").get<uint64_t>());
+  if (data.contains("excluded_file")) {
+    text += fmt::format(", and {} that also occur in `{}`",
+                        data.at("dropped").at("in_excluded_file").get<uint64_t>(),
+                        data.at("excluded_file").at("file").get<std::string>());
+  }
+  return text + fmt::format(
+                    ". Trained on {} documents ({} tokens); {} for validation; {} for calibration, "
+                    "which chose the default tau; {} for the test, which chose nothing. Checksums, "
+                    "library versions and all reports are in `dimmer.json`.\n",
+                    documents("training"), data.at("training").at("tokens").get<uint64_t>(),
+                    documents("validation"), documents("calibration"), documents("test"));
+}
+
+std::string TrainingCurve(const nlohmann::json& epochs) {
+  std::string text =
+      "\nFine-tuning for sparse activations:\n\n| epoch | training loss, nats per token | square "
+      "Hoyer | non-zero activations per layer, % | validation, bits per byte |\n"
+      "|---|---|---|---|---|\n";
+  for (const nlohmann::json& epoch : epochs) {
+    std::vector<std::string> active;
+    for (const double share : epoch.at("active")) {
+      active.push_back(fmt::format("{:.1f}", 100 * share));
+    }
+    text += fmt::format("| {} | {:.3f} | {:.1f} | {} | {:.4f} |\n", epoch.at("epoch").get<int>(),
+                        epoch.at("loss").get<double>(), epoch.at("hoyer").get<double>(),
+                        absl::StrJoin(active, ", "),
+                        epoch.at(std::string(kBitsPerByte)).get<double>());
+  }
+  return text;
+}
+
+std::string Pretraining(const nlohmann::json& base) {
+  if (!base.contains("pretraining")) return "";
+  const nlohmann::json& result = base.at("pretraining").at("result");
+  std::string text =
+      "\nPretraining, from scratch by `dimmer-convert pretrain`:\n\n| epoch | training loss, nats "
+      "per token (with dropout) | validation, bits per byte |\n|---|---|---|\n";
+  for (const nlohmann::json& epoch : result.at("epochs")) {
+    text += fmt::format("| {} | {:.3f} | {:.4f} |\n", epoch.at("epoch").get<int>(),
+                        epoch.at("loss").get<double>(),
+                        epoch.at(std::string(kBitsPerByte)).get<double>());
+  }
+  const auto bits = [&](const char* part) {
+    return result.at(part).at("bits_per_byte").get<double>();
+  };
+  return text + fmt::format(
+                    "\nEpoch {} was kept (lowest validation loss). Bits per byte of the dense model "
+                    "before sparsification: training documents {:.4f}, validation {:.4f}, test "
+                    "{:.4f}. The gap between training and the others is overfitting: the corpus is "
+                    "small.\n",
+                    result.at("best_epoch").get<uint64_t>(), bits("training"), bits("validation"),
+                    bits("test"));
+}
+
+// "+0.31% (+0.20 to +0.42)"
+std::string Increase(const LossPoint& base, const LossPoint& point) {
+  const Interval interval = LossIncrease(base, point);
+  return fmt::format("{:+.2f}% ({:+.2f} to {:+.2f})", 100 * interval.value, 100 * interval.low,
+                     100 * interval.high);
+}
+
+std::string Curve(const PackageFacts& facts, double loss_increase) {
+  const LossSweep sweep = LossSweepFromJson(facts.sweep->at("calibration"));
+  const LossSweep test = LossSweepFromJson(facts.sweep->at("test"));
+  const bool has_base = facts.sweep->contains("base_test");
+  const LossPoint base =
+      has_base ? LossSweepFromJson(facts.sweep->at("base_test")).points.front()
+               : test.points.front();
+  const Calibration& calibration = facts.spec->calibration;
+  std::string text = fmt::format(
+      "\n## Loss against compute\n\n![Trade-off](tradeoff.svg)\n\n"
+      "Bits per byte (total nats / ln 2 / bytes of text; the end of a document is predicted too) on "
+      "{} calibration and {} test documents; lower is better. Intervals are 95%, by bootstrap over "
+      "documents. FLOPs are of the whole model on the calibration documents, routers included, over "
+      "the dense model's; one multiply-accumulate is 2 FLOPs. The last column compares with {}.\n\n"
+      "| tau | FLOPs | calibration | 95% interval | increase from tau 0 | experts run per layer | "
+      "test | test, increase from {} |\n|---|---|---|---|---|---|---|---|\n",
+      sweep.text.bytes.size(), test.text.bytes.size(),
+      has_base ? "the dense model before sparsification" : "tau 0",
+      has_base ? "before sparsification" : "tau 0");
+  for (size_t i = 0; i < sweep.points.size(); ++i) {
+    const LossPoint& point = sweep.points[i];
+    const CalibrationPoint& shown = calibration.points[i];
+    std::vector<std::string> experts;
+    for (const double mean : point.experts_run) experts.push_back(fmt::format("{:.1f}", mean));
+    text += fmt::format("| {0}{1:g}{0} | {2:.1f}% | {3:.4f} | {4:.4f} to {5:.4f} | {6} | {7} | "
+                        "{8:.4f} | {9} |\n",
+                        point.tau == facts.spec->gate.default_tau ? "**" : "", point.tau,
+                        100 * point.flop_fraction(), shown.quality, shown.quality_low,
+                        shown.quality_high, Increase(sweep.points.front(), point),
+                        absl::StrJoin(experts, ", "), BitsPerByte(test.text, test.points[i]),
+                        Increase(base, test.points[i]));
+  }
+  if (has_base) {
+    text += fmt::format("\nThe dense model before sparsification: {:.4f} bits per byte on the test "
+                        "documents.\n",
+                        BitsPerByte(test.text, base));
+  }
+  return text + fmt::format(
+                    "\nDefault tau: **{:g}**, the largest measured tau that, like all smaller ones, "
+                    "loses at most {:g}% against tau 0 on the calibration documents.\n",
+                    facts.spec->gate.default_tau, 100 * loss_increase);
+}
+
+}  // namespace
+
+std::string RenderLanguageCard(const PackageFacts& facts, double loss_increase) {
+  const MoeSpec& spec = *facts.spec;
+  std::string text = fmt::format(
+      "# {}\n\nA language model whose compute can be turned down per request: {} FFN layers split "
+      "into {} experts of {} neurons each, with a router of width {}.\n\n"
+      "The directory is also an ordinary `GPT2LMHeadModel` checkpoint: `transformers` opens it as "
+      "the dense model, which is what tau 0 computes.\n",
+      facts.title, spec.modules.size(), spec.modules.front().experts,
+      spec.modules.front().expert_size, spec.modules.front().router_width);
+  if (!facts.notes.empty()) text += "\n" + facts.notes + (facts.notes.ends_with('\n') ? "" : "\n");
+  text += "\n" + Made(spec.provenance) + Pretraining(spec.provenance.at("base")) +
+          TrainingCurve(spec.provenance.at("training")) + Curve(facts, loss_increase);
+  return text +
+         "\n## Limits\n\n"
+         "- The default tau was chosen on the calibration documents, so their figures are slightly "
+         "optimistic; the test column is not.\n"
+         "- Figures hold for texts like the training documents; on other texts both the loss and the "
+         "FLOPs at a tau differ.\n"
+         "- The model continues text. It knows nothing but its training documents, and what it "
+         "writes need not be true or sensible.\n";
+}
+
+}  // namespace dimmer

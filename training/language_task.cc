@@ -1,0 +1,214 @@
+// Language models: documents, the loss of the next token.
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "engine/package/json_fields.h"
+#include "engine/package/package.h"
+#include "engine/util/status.h"
+#include "training/conversion_task.h"
+#include "training/graph_scorer.h"
+#include "training/language_card.h"
+#include "training/language_loss.h"
+#include "training/language_measure.h"
+#include "training/pretrain.h"
+#include "training/text_corpus.h"
+#include "training/tradeoff_plot.h"
+
+namespace dimmer {
+namespace {
+
+constexpr double kPlottedIncrease = 0.01;
+constexpr uint64_t kMaxPretrainingBytes = 16 << 20;
+constexpr double kPlottedRange = 0.3;  // points of a higher loss would flatten the rest
+
+class LanguageTask : public ConversionTask {
+ public:
+  LanguageTask(TextCorpus corpus, uint32_t context, const BaseModel& base, uint64_t seed,
+               nlohmann::json pretraining)
+      : corpus_(std::move(corpus)),
+        context_(context),
+        base_shape_(std::get<Gpt2Shape>(base.shape)),
+        base_weights_(base.weights),
+        pretraining_(std::move(pretraining)),
+        relu_base_(base.config.value("activation_function", "gelu_new") == "relu"),
+        training_rows_(WindowExamples(corpus_.training, context)),
+        validation_rows_(WindowExamples(corpus_.validation, context)),
+        calibration_rows_(WindowExamples(corpus_.calibration, context)),
+        stream_(corpus_.training, context, seed) {}
+
+  TrainingData& training() override { return stream_; }
+  EpochCheck check(uint32_t workers) const override {
+    return ValidationCheck(corpus_.validation, validation_rows_, workers);
+  }
+  std::span<const Example> training_rows() const override { return training_rows_; }
+  std::span<const Example> check_rows() const override { return validation_rows_; }
+  std::span<const Example> calibration_rows() const override { return calibration_rows_; }
+
+  nlohmann::json PackageConfig(const BaseModel& base,
+                               const ConvertOptions& options) const override {
+    nlohmann::json config = base.config;
+    config.erase("_name_or_path");
+    config["activation_function"] = "relu";
+    config["torch_dtype"] = options.dtype == "f32" ? "float32" : "float16";
+    return config;
+  }
+  nlohmann::json BaseFacts(const BaseModel& base) const override {
+    nlohmann::json facts = {
+        {"activation_function", base.config.value("activation_function", "gelu_new")}};
+    if (!pretraining_.is_null()) facts["pretraining"] = pretraining_;
+    return facts;
+  }
+  absl::StatusOr<nlohmann::json> Measure(const std::string& candidate,
+                                         const ConvertOptions& options,
+                                         Progress& progress) const override;
+  CalibrationResult Conclude(const nlohmann::json& sweep,
+                             const ConvertOptions& options) const override {
+    const LossSweep measured = LossSweepFromJson(sweep.at("calibration"));
+    return {.calibration = CalibrationFrom(measured),
+            .default_tau = measured.points[LastPointWithin(measured, options.loss_increase)].tau};
+  }
+  std::string Plot(const PackageFacts& facts) const override;
+  std::string Card(const PackageFacts& facts, const ConvertOptions& options) const override {
+    return RenderLanguageCard(facts, options.loss_increase);
+  }
+
+ private:
+  const TextCorpus corpus_;
+  const uint32_t context_;
+  const Gpt2Shape base_shape_;
+  const WeightMap base_weights_;
+  const nlohmann::json pretraining_;  // of the base, if it was pretrained here; else null
+  const bool relu_base_;
+  const std::vector<Example> training_rows_, validation_rows_, calibration_rows_;
+  BlockStream stream_;
+};
+
+// The package's weights and routers in the training graph.
+absl::StatusOr<WindowScorer> PackageScorer(const std::string& directory, const Gpt2Shape& shape) {
+  DIMMER_ASSIGN_OR_RETURN(const Package package, Package::Open(directory));
+  WeightMap weights;
+  for (const NamedShape& tensor : LayoutOf(shape).tensors) {
+    DIMMER_ASSIGN_OR_RETURN(weights[tensor.name],
+                            package.weights.Floats(tensor.name, tensor.shape));
+  }
+  std::vector<Router> routers;
+  for (const MoeModuleSpec& module : package.moe->modules) {
+    Router& router = routers.emplace_back();
+    for (const auto& [which, values] : {std::pair(1, &router.w1), std::pair(2, &router.w2)}) {
+      const TensorView* view =
+          package.routers->Find(RouterTensorName(module.layer, module.module, which));
+      if (view == nullptr) return absl::InternalError("a router is missing in the candidate");
+      values->resize(view->elements());
+      DIMMER_RETURN_IF_ERROR(ReadFloats(*view, *values));
+    }
+  }
+  return GraphScorer(std::make_shared<const Gpt2Trainee>(shape, std::move(weights)),
+                     std::move(routers), package.moe->modules.front().experts);
+}
+
+absl::StatusOr<nlohmann::json> LanguageTask::Measure(const std::string& candidate,
+                                                     const ConvertOptions& options,
+                                                     Progress& progress) const {
+  DIMMER_ASSIGN_OR_RETURN(const WindowScorer package, PackageScorer(candidate, base_shape_));
+  const std::vector<double> taus = DefaultTaus();
+  const double dense[] = {0};
+  const uint32_t workers = options.sparsify.workers;
+  nlohmann::json report = nlohmann::json::object();
+  progress.Start("calibrate", "taus", 2 * taus.size());
+  for (const auto& [name, documents] : {std::pair("calibration", &corpus_.calibration),
+                                        std::pair("test", &corpus_.test)}) {
+    DIMMER_ASSIGN_OR_RETURN(
+        const LossSweep sweep,
+        MeasureLoss(package, *documents, context_, taus, workers, [&](const LossPoint& point) {
+          progress.Advance(fmt::format("{}, tau {:g}: {:.1f}% of FLOPs, {:.4f} bits per byte", name,
+                                       point.tau, 100 * point.flop_fraction(),
+                                       BitsPerByte(Measured(*documents), point)));
+        }));
+    report[name] = ToJson(sweep);
+  }
+  progress.Finish();
+  if (!relu_base_) return report;  // the graph computes ReLU only
+  const WindowScorer base =
+      GraphScorer(std::make_shared<const Gpt2Trainee>(base_shape_, base_weights_), {}, 1);
+  for (const auto& [name, documents] : {std::pair("base_calibration", &corpus_.calibration),
+                                        std::pair("base_test", &corpus_.test)}) {
+    DIMMER_ASSIGN_OR_RETURN(const LossSweep sweep,
+                            MeasureLoss(base, *documents, context_, dense, workers, nullptr));
+    report[name] = ToJson(sweep);
+  }
+  return report;
+}
+
+std::string LanguageTask::Plot(const PackageFacts& facts) const {
+  const LossSweep sweep = LossSweepFromJson(facts.sweep->at("calibration"));
+  Calibration shown = facts.spec->calibration;
+  const double highest = (1 + kPlottedRange) * shown.points.front().quality;
+  while (shown.points.size() > 2 && shown.points.back().quality > highest) shown.points.pop_back();
+  const size_t kept = LastPointWithin(sweep, kPlottedIncrease);
+  return RenderSvg(
+      {.title = fmt::format("{}: loss against compute", facts.title),
+       .subtitle = fmt::format("{} calibration documents; one point per tau, band: 95% interval",
+                               shown.rows),
+       .calibration = shown,
+       .axis = "bits per byte (lower is better)",
+       .scale = 1,
+       .reference = 1 + kPlottedIncrease,
+       .reference_label = fmt::format("{:+g}% loss", 100 * kPlottedIncrease),
+       .reference_point = std::min(kept, shown.points.size() - 1),
+       .default_tau = facts.spec->gate.default_tau});
+}
+
+// What a checkpoint of `dimmer-convert pretrain` says of itself; null for others. InvalidArgument: it
+// has seen documents that this split holds out.
+absl::StatusOr<nlohmann::json> ReadPretraining(const std::string& checkpoint,
+                                               const nlohmann::json& report) {
+  const std::string path = checkpoint + "/" + kPretrainingFile;
+  if (!std::filesystem::exists(path)) return nlohmann::json();
+  DIMMER_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxPretrainingBytes));
+  DIMMER_ASSIGN_OR_RETURN(nlohmann::json pretraining, ParseJson(text, path));
+  if (!pretraining.is_object() || !pretraining.contains("data") ||
+      !pretraining.contains("result")) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: found no \"data\" and \"result\", expected what pretrain writes", path));
+  }
+  const nlohmann::json& data = pretraining["data"];
+  if (data.at("checksum") != report.at("checksum") || SameSplit(data, report)) return pretraining;
+  return absl::InvalidArgumentError(fmt::format(
+      "{} was pretrained on the same file with --seed {} and --held-out {:g}, found {} and {:g}: it "
+      "has seen documents that would be held out here",
+      checkpoint, data.at("split_seed").get<uint64_t>(), data.at("held_out").get<double>(),
+      report.at("split_seed").get<uint64_t>(), report.at("held_out").get<double>()));
+}
+
+}  // namespace
+
+absl::StatusOr<LoadedTask> LoadLanguageModel(const ConvertOptions& options, Progress& progress) {
+  LoadedTask loaded;
+  DIMMER_ASSIGN_OR_RETURN(loaded.base, LoadBaseLanguageModel(options.checkpoint));
+  const ModelLayout& layout = loaded.base.layout;
+  DIMMER_RETURN_IF_ERROR(CheckExperts(options, layout));
+  DIMMER_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(options.checkpoint));
+  DIMMER_RETURN_IF_ERROR(CheckVocabulary(options, *tokenizer, layout));
+  DIMMER_ASSIGN_OR_RETURN(SplitText text, ReadText({.data = options.data,
+                                                    .exclude = options.exclude,
+                                                    .held_out = options.held_out,
+                                                    .seed = options.sparsify.seed}));
+  DIMMER_ASSIGN_OR_RETURN(nlohmann::json pretraining,
+                          ReadPretraining(options.checkpoint, text.report));
+  DIMMER_ASSIGN_OR_RETURN(TextCorpus corpus, TokenizeText(*tokenizer, text.split, text.report));
+  const auto context =
+      static_cast<uint32_t>(std::min<int64_t>(options.max_tokens, layout.positions));
+  if (text.report.at("training").at("tokens").get<uint64_t>() < context) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: found {} training tokens, expected at least the context of {}",
+                    options.data, text.report.at("training").at("tokens").get<uint64_t>(), context));
+  }
+  progress.Note(DescribeText(text.report));
+  loaded.data_report = std::move(text.report);
+  loaded.task = std::make_unique<LanguageTask>(std::move(corpus), context, loaded.base,
+                                               options.sparsify.seed, std::move(pretraining));
+  return loaded;
+}
+
+}  // namespace dimmer
