@@ -1,6 +1,7 @@
 #include "training/blocks.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "engine/util/status.h"
@@ -9,17 +10,23 @@
 
 namespace dimmer {
 
-absl::StatusOr<int32_t> EndOfTextId(const Tokenizer& tokenizer) {
-  for (size_t id = 0; id < tokenizer.vocab_size(); ++id) {
-    if (tokenizer.TokenOf(static_cast<int32_t>(id)) == kEndOfText) return static_cast<int32_t>(id);
+absl::StatusOr<DocumentEnds> EndsOf(const Tokenizer& tokenizer) {
+  for (size_t i = 0; i < tokenizer.vocab_size(); ++i) {
+    const auto id = static_cast<int32_t>(i);
+    if (tokenizer.TokenOf(id) == kEndOfText) return DocumentEnds{id, id};
   }
+  const std::optional<int32_t> before = tokenizer.bos_id();
+  const std::optional<int32_t> after = tokenizer.eos_id();
+  if (before.has_value() && after.has_value()) return DocumentEnds{*before, *after};
   return absl::InvalidArgumentError(
-      fmt::format("the tokenizer has no token {}, which ends a document", kEndOfText));
+      fmt::format("the tokenizer has neither {} nor tokens for the start and end of a text, which "
+                  "documents need",
+                  kEndOfText));
 }
 
 absl::StatusOr<std::vector<TokenizedDocument>> TokenizeDocuments(
     const Tokenizer& tokenizer, std::span<const std::string> documents) {
-  DIMMER_ASSIGN_OR_RETURN(const int32_t end, EndOfTextId(tokenizer));
+  DIMMER_ASSIGN_OR_RETURN(const DocumentEnds ends, EndsOf(tokenizer));
   std::vector<TokenizedDocument> tokenized;
   tokenized.reserve(documents.size());
   for (const std::string& document : documents) {
@@ -28,9 +35,9 @@ absl::StatusOr<std::vector<TokenizedDocument>> TokenizeDocuments(
         tokenizer.Encode(document, std::nullopt, {.add_special_tokens = false}));
     TokenizedDocument& added = tokenized.emplace_back();
     added.bytes = document.size();
-    added.ids.push_back(end);
+    added.ids.push_back(ends.before);
     added.ids.insert(added.ids.end(), encoding.ids.begin(), encoding.ids.end());
-    added.ids.push_back(end);
+    added.ids.push_back(ends.after);
   }
   return tokenized;
 }

@@ -16,14 +16,19 @@
 
 namespace dimmer {
 
-// ids: end of text, the document, end of text. The first is only read, the last only predicted.
+// ids: the token before a text, the document, the token after it. The first is only read, the last
+// only predicted.
 struct TokenizedDocument {
   std::vector<int32_t> ids;
   uint64_t bytes = 0;  // of its text
 };
 
-// The id of <|endoftext|>. InvalidArgument: the tokenizer has none.
-absl::StatusOr<int32_t> EndOfTextId(const Tokenizer& tokenizer);
+// What stands before and after a document: <|endoftext|> twice where the tokenizer has it, else its
+// tokens for the start and end of a text. InvalidArgument: it has neither.
+struct DocumentEnds {
+  int32_t before = 0, after = 0;
+};
+absl::StatusOr<DocumentEnds> EndsOf(const Tokenizer& tokenizer);
 
 absl::StatusOr<std::vector<TokenizedDocument>> TokenizeDocuments(
     const Tokenizer& tokenizer, std::span<const std::string> documents);

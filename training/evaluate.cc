@@ -14,20 +14,6 @@
 namespace dimmer {
 namespace {
 
-std::vector<double> Taus(const EvaluateOptions& options, const Model& model) {
-  std::vector<double> taus = options.taus;
-  if (taus.empty()) {
-    for (const CalibrationPoint& point : model.info().calibration.points) {
-      taus.push_back(point.tau);
-    }
-  }
-  if (!model.info().converted) taus.clear();  // a plain checkpoint runs dense only
-  taus.push_back(0);
-  std::sort(taus.begin(), taus.end());
-  taus.erase(std::unique(taus.begin(), taus.end()), taus.end());
-  return taus;
-}
-
 nlohmann::json ToJson(const Interval& interval) {
   return {{"value", interval.value}, {"low", interval.low}, {"high", interval.high}};
 }
@@ -81,6 +67,18 @@ void PrintTable(const nlohmann::json& report, std::FILE* out) {
 
 }  // namespace
 
+std::vector<double> TausOf(const EvaluateOptions& options, const ModelInfo& info) {
+  std::vector<double> taus = options.taus;
+  if (taus.empty()) {
+    for (const CalibrationPoint& point : info.calibration.points) taus.push_back(point.tau);
+  }
+  if (!info.converted) taus.clear();
+  taus.push_back(0);
+  std::sort(taus.begin(), taus.end());
+  taus.erase(std::unique(taus.begin(), taus.end()), taus.end());
+  return taus;
+}
+
 absl::Status EvaluateOptions::Validate() const {
   DIMMER_RETURN_IF_ERROR(ParseDataFormat(format).status());
   for (double tau : taus) {
@@ -93,22 +91,26 @@ absl::Status EvaluateOptions::Validate() const {
 
 absl::Status Evaluate(const EvaluateOptions& options, std::FILE* out, Progress& progress) {
   const std::string directory = VersionDirectory(options.model);
-  DIMMER_ASSIGN_OR_RETURN(const DataFormat format, ParseDataFormat(options.format));
-  DIMMER_ASSIGN_OR_RETURN(const std::vector<TextRow> rows, ReadRows(options.data, format));
-  DIMMER_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(directory));
   std::unique_ptr<Model> model;
   {
     DIMMER_ASSIGN_OR_RETURN(const Package package, Package::Open(directory));
     DIMMER_ASSIGN_OR_RETURN(model, LoadModel(package));
   }
+  const std::vector<Task>& tasks = model->info().tasks;
+  if (std::find(tasks.begin(), tasks.end(), Task::kScoring) != tasks.end()) {
+    return EvaluateLanguageModel(options, directory, *model, out, progress);
+  }
   if (model->info().labels.empty()) {
     return absl::FailedPreconditionError(fmt::format("{}: the model has no classifier", directory));
   }
+  DIMMER_ASSIGN_OR_RETURN(const DataFormat format, ParseDataFormat(options.format));
+  DIMMER_ASSIGN_OR_RETURN(const std::vector<TextRow> rows, ReadRows(options.data, format));
+  DIMMER_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(directory));
   const uint32_t limit = model->info().max_tokens;
   const uint32_t max_tokens = options.max_tokens == 0 ? limit : std::min(options.max_tokens, limit);
   auto examples = Tokenize(*tokenizer, rows, model->info().labels, max_tokens);
   if (!examples.ok()) return Annotate(examples.status(), options.data);
-  const std::vector<double> taus = Taus(options, *model);
+  const std::vector<double> taus = TausOf(options, model->info());
   progress.Start("evaluate", "taus", taus.size());
   DIMMER_ASSIGN_OR_RETURN(const std::vector<SweepPoint> sweep,
                           MeasureSweep(*model, *examples, taus, options.workers,

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/models/model.h"
 #include "training/progress.h"
 
 namespace dimmer {
@@ -26,8 +27,16 @@ struct EvaluateOptions {
   absl::Status Validate() const;
 };
 
-// Prints a table, or JSON, to `out`. Errors name the file, line, option or tensor.
+// The taus to measure, ascending: those asked for, else the calibration's; always 0, and nothing
+// else for a plain checkpoint, which runs dense only.
+std::vector<double> TausOf(const EvaluateOptions& options, const ModelInfo& info);
+
+// Labelled rows and accuracy, or documents and bits per byte, as the model's task is. Prints a table,
+// or JSON, to `out`. Errors name the file, line, option or tensor.
 absl::Status Evaluate(const EvaluateOptions& options, std::FILE* out, Progress& progress);
+// Of a language model that was opened from `directory`.
+absl::Status EvaluateLanguageModel(const EvaluateOptions& options, const std::string& directory,
+                                   const Model& model, std::FILE* out, Progress& progress);
 
 }  // namespace dimmer
 

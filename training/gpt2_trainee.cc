@@ -158,18 +158,17 @@ Tensor Gpt2Trainee::Attend(size_t layer, const Tensor& x, const PackedBatch& bat
 }
 
 Tensor Gpt2Trainee::Hidden(const PackedBatch& batch, std::optional<uint64_t> dropout_key,
-                           const Gate& gate, TrainForward& result) const {
+                           TrainForward& result) const {
   result.active.resize(blocks_.size());
   result.hoyer = torch::zeros({});
   Tensor x = ApplyDropout(Embed(batch), DropoutFor(dropout_key, 0, Site::kEmbedding));
   for (size_t l = 0; l < blocks_.size(); ++l) {
     const Block& block = blocks_[l];
     x = Attend(l, x, batch, dropout_key);
-    const Tensor input = Normalize(x, block.ffn_norm);
-    SparseActivation hidden = ReluWithHoyer(Affine(input, block.up.weight, block.up.bias));
+    const SparseActivation hidden = ReluWithHoyer(
+        Affine(Normalize(x, block.ffn_norm), block.up.weight, block.up.bias));
     result.active[l] = hidden.active;
     result.hoyer = result.hoyer + hidden.hoyer;
-    if (gate) hidden.values = hidden.values * gate(l, input);
     const Tensor out = Affine(hidden.values, block.down.weight, block.down.bias);
     x = x + ApplyDropout(out, DropoutFor(dropout_key, l, Site::kFfnOut));
   }
@@ -179,7 +178,7 @@ Tensor Gpt2Trainee::Hidden(const PackedBatch& batch, std::optional<uint64_t> dro
 TrainForward Gpt2Trainee::Forward(const PackedBatch& batch,
                                   std::optional<uint64_t> dropout_key) const {
   TrainForward result;
-  const Tensor hidden = Hidden(batch, dropout_key, {}, result);
+  const Tensor hidden = Hidden(batch, dropout_key, result);
   result.loss = HeadLoss::apply(hidden, words_, batch.next_ids, torch::GradMode::is_enabled());
   return result;
 }
@@ -198,10 +197,10 @@ std::vector<Tensor> Gpt2Trainee::FfnInputs(const PackedBatch& batch) const {
   return inputs;
 }
 
-std::vector<float> Gpt2Trainee::TokenLosses(const PackedBatch& batch, const Gate& gate) const {
+std::vector<float> Gpt2Trainee::TokenLosses(const PackedBatch& batch) const {
   const at::NoGradGuard frozen;
   TrainForward unused;
-  const Tensor hidden = Hidden(batch, std::nullopt, gate, unused);
+  const Tensor hidden = Hidden(batch, std::nullopt, unused);
   std::vector<float> losses(batch.tokens());
   for (int64_t begin = 0; begin < batch.tokens(); begin += kHeadTokens) {
     const int64_t count = std::min(kHeadTokens, batch.tokens() - begin);
@@ -215,7 +214,7 @@ std::vector<float> Gpt2Trainee::TokenLosses(const PackedBatch& batch, const Gate
 Tensor Gpt2Trainee::Logits(const PackedBatch& batch) const {
   const at::NoGradGuard frozen;
   TrainForward unused;
-  return at::mm(Hidden(batch, std::nullopt, {}, unused), words_.t());
+  return at::mm(Hidden(batch, std::nullopt, unused), words_.t());
 }
 
 }  // namespace dimmer

@@ -5,7 +5,6 @@
 
 #include <torch/types.h>
 
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,11 +25,8 @@ class Gpt2Trainee : public Trainee {
                        std::optional<uint64_t> dropout_key) const override;
   std::vector<torch::Tensor> FfnInputs(const PackedBatch& batch) const override;
 
-  // Which neurons run: a factor of 0 or 1 for each [tokens, d_ff], given the layer and its FFN's
-  // input [tokens, d].
-  using Gate = std::function<torch::Tensor(size_t layer, const torch::Tensor& input)>;
-  // -ln p of batch.next_ids [tokens], without dropout and gradient. `gate` may be empty: dense.
-  std::vector<float> TokenLosses(const PackedBatch& batch, const Gate& gate) const;
+  // -ln p of batch.next_ids [tokens], without dropout and gradient.
+  std::vector<float> TokenLosses(const PackedBatch& batch) const;
 
   // [tokens, vocab], without dropout and gradient.
   torch::Tensor Logits(const PackedBatch& batch) const;
@@ -61,7 +57,7 @@ class Gpt2Trainee : public Trainee {
                        std::optional<uint64_t> dropout_key) const;
   // The final norm's output [tokens, d]; fills active and hoyer of `result`.
   torch::Tensor Hidden(const PackedBatch& batch, std::optional<uint64_t> dropout_key,
-                       const Gate& gate, TrainForward& result) const;
+                       TrainForward& result) const;
 
   Gpt2Shape shape_;
   torch::Tensor words_, positions_;

@@ -110,9 +110,11 @@ absl::StatusOr<LossSweep> MeasureLoss(const WindowScorer& score,
     point.tau = tau;
     point.nats.assign(documents.size(), 0);
     std::vector<uint64_t> runs;
+    uint64_t tokens = 0;
     for (size_t batch = 0; batch < batches; ++batch) {
       DIMMER_RETURN_IF_ERROR(results[batch].status());
       const WindowScores& scores = *results[batch];
+      tokens += scores.tokens;
       point.flops += scores.flops;
       point.dense_flops += scores.dense_flops;
       for (size_t i = 0; i < scores.nats.size(); ++i) {
@@ -122,8 +124,7 @@ absl::StatusOr<LossSweep> MeasureLoss(const WindowScorer& score,
       for (size_t m = 0; m < runs.size(); ++m) runs[m] += scores.expert_runs[m];
     }
     for (const uint64_t count : runs) {
-      point.experts_run.push_back(static_cast<double>(count) /
-                                  static_cast<double>(sweep.text.predicted));
+      point.experts_run.push_back(static_cast<double>(count) / static_cast<double>(tokens));
     }
     if (on_tau) on_tau(point);
     sweep.points.push_back(std::move(point));

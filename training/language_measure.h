@@ -24,6 +24,7 @@ inline constexpr std::string_view kBitsPerByte = "bits_per_byte";
 // What some windows cost, and the sum of -ln p of every window's predicted ids.
 struct WindowScores {
   std::vector<double> nats;  // per window
+  uint64_t tokens = 0;       // that ran
   uint64_t flops = 0, dense_flops = 0;
   std::vector<uint64_t> expert_runs;  // per MoE module
 };

@@ -3,11 +3,12 @@
 #include <filesystem>
 #include <utility>
 
+#include "engine/models/model.h"
 #include "engine/package/json_fields.h"
 #include "engine/package/package.h"
 #include "engine/util/status.h"
 #include "training/conversion_task.h"
-#include "training/graph_scorer.h"
+#include "training/engine_scorer.h"
 #include "training/language_card.h"
 #include "training/language_loss.h"
 #include "training/language_measure.h"
@@ -24,14 +25,11 @@ constexpr double kPlottedRange = 0.3;  // points of a higher loss would flatten 
 
 class LanguageTask : public ConversionTask {
  public:
-  LanguageTask(TextCorpus corpus, uint32_t context, const BaseModel& base, uint64_t seed,
+  LanguageTask(TextCorpus corpus, uint32_t context, uint64_t seed,
                nlohmann::json pretraining)
       : corpus_(std::move(corpus)),
         context_(context),
-        base_shape_(std::get<Gpt2Shape>(base.shape)),
-        base_weights_(base.weights),
         pretraining_(std::move(pretraining)),
-        relu_base_(base.config.value("activation_function", "gelu_new") == "relu"),
         training_rows_(WindowExamples(corpus_.training, context)),
         validation_rows_(WindowExamples(corpus_.validation, context)),
         calibration_rows_(WindowExamples(corpus_.calibration, context)),
@@ -76,67 +74,43 @@ class LanguageTask : public ConversionTask {
  private:
   const TextCorpus corpus_;
   const uint32_t context_;
-  const Gpt2Shape base_shape_;
-  const WeightMap base_weights_;
   const nlohmann::json pretraining_;  // of the base, if it was pretrained here; else null
-  const bool relu_base_;
   const std::vector<Example> training_rows_, validation_rows_, calibration_rows_;
   BlockStream stream_;
 };
 
-// The package's weights and routers in the training graph.
-absl::StatusOr<WindowScorer> PackageScorer(const std::string& directory, const Gpt2Shape& shape) {
+absl::StatusOr<std::unique_ptr<Model>> OpenModel(const std::string& directory) {
   DIMMER_ASSIGN_OR_RETURN(const Package package, Package::Open(directory));
-  WeightMap weights;
-  for (const NamedShape& tensor : LayoutOf(shape).tensors) {
-    DIMMER_ASSIGN_OR_RETURN(weights[tensor.name],
-                            package.weights.Floats(tensor.name, tensor.shape));
-  }
-  std::vector<Router> routers;
-  for (const MoeModuleSpec& module : package.moe->modules) {
-    Router& router = routers.emplace_back();
-    for (const auto& [which, values] : {std::pair(1, &router.w1), std::pair(2, &router.w2)}) {
-      const TensorView* view =
-          package.routers->Find(RouterTensorName(module.layer, module.module, which));
-      if (view == nullptr) return absl::InternalError("a router is missing in the candidate");
-      values->resize(view->elements());
-      DIMMER_RETURN_IF_ERROR(ReadFloats(*view, *values));
-    }
-  }
-  return GraphScorer(std::make_shared<const Gpt2Trainee>(shape, std::move(weights)),
-                     std::move(routers), package.moe->modules.front().experts);
+  return LoadModel(package);
 }
 
 absl::StatusOr<nlohmann::json> LanguageTask::Measure(const std::string& candidate,
                                                      const ConvertOptions& options,
                                                      Progress& progress) const {
-  DIMMER_ASSIGN_OR_RETURN(const WindowScorer package, PackageScorer(candidate, base_shape_));
+  DIMMER_ASSIGN_OR_RETURN(const auto package, OpenModel(candidate));
+  DIMMER_ASSIGN_OR_RETURN(const auto base, OpenModel(options.checkpoint));
   const std::vector<double> taus = DefaultTaus();
-  const double dense[] = {0};
-  const uint32_t workers = options.sparsify.workers;
+  constexpr double kDense[] = {0};
   nlohmann::json report = nlohmann::json::object();
-  progress.Start("calibrate", "taus", 2 * taus.size());
+  progress.Start("calibrate", "taus", 2 * (taus.size() + 1));
   for (const auto& [name, documents] : {std::pair("calibration", &corpus_.calibration),
                                         std::pair("test", &corpus_.test)}) {
-    DIMMER_ASSIGN_OR_RETURN(
-        const LossSweep sweep,
-        MeasureLoss(package, *documents, context_, taus, workers, [&](const LossPoint& point) {
-          progress.Advance(fmt::format("{}, tau {:g}: {:.1f}% of FLOPs, {:.4f} bits per byte", name,
-                                       point.tau, 100 * point.flop_fraction(),
-                                       BitsPerByte(Measured(*documents), point)));
-        }));
+    const auto measure = [&](const Model& model, std::span<const double> which) {
+      return MeasureLoss(EngineScorer(model), *documents, context_, which, options.sparsify.workers,
+                         [&](const LossPoint& point) {
+                           progress.Advance(fmt::format(
+                               "{} documents, tau {:g}: {:.1f}% of FLOPs, {:.4f} bits per byte",
+                               name, point.tau, 100 * point.flop_fraction(),
+                               BitsPerByte(Measured(*documents), point)));
+                         });
+    };
+    DIMMER_ASSIGN_OR_RETURN(const LossSweep sweep, measure(*package, taus));
+    // What sparsification has cost shows against the checkpoint that it started from.
+    DIMMER_ASSIGN_OR_RETURN(const LossSweep dense, measure(*base, kDense));
     report[name] = ToJson(sweep);
+    report[std::string("base_") + name] = ToJson(dense);
   }
   progress.Finish();
-  if (!relu_base_) return report;  // the graph computes ReLU only
-  const WindowScorer base =
-      GraphScorer(std::make_shared<const Gpt2Trainee>(base_shape_, base_weights_), {}, 1);
-  for (const auto& [name, documents] : {std::pair("base_calibration", &corpus_.calibration),
-                                        std::pair("base_test", &corpus_.test)}) {
-    DIMMER_ASSIGN_OR_RETURN(const LossSweep sweep,
-                            MeasureLoss(base, *documents, context_, dense, workers, nullptr));
-    report[name] = ToJson(sweep);
-  }
   return report;
 }
 
@@ -206,8 +180,8 @@ absl::StatusOr<LoadedTask> LoadLanguageModel(const ConvertOptions& options, Prog
   }
   progress.Note(DescribeText(text.report));
   loaded.data_report = std::move(text.report);
-  loaded.task = std::make_unique<LanguageTask>(std::move(corpus), context, loaded.base,
-                                               options.sparsify.seed, std::move(pretraining));
+  loaded.task = std::make_unique<LanguageTask>(std::move(corpus), context, options.sparsify.seed,
+                                               std::move(pretraining));
   return loaded;
 }
 

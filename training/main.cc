@@ -115,7 +115,7 @@ void AddPretrainOptions(CLI::App& app, PretrainOptions& o) {
 void AddEvaluateOptions(CLI::App& app, EvaluateOptions& o) {
   app.option_defaults()->always_capture_default();
   app.add_option("--model", o.model, "package, or a model's folder with versions")->required();
-  app.add_option("--data", o.data, "labelled rows")->required();
+  app.add_option("--data", o.data, "labelled rows, or plain text")->required();
   app.add_option("--format", o.format, "of the data: auto, semicolon or tsv");
   app.add_option("--tau", o.taus, "taus to measure; default: the calibration's")->delimiter(',');
   app.add_option("--workers", o.workers, "threads")->check(CLI::Range(1, 256));
@@ -174,7 +174,7 @@ constexpr StageCommand kStages[] = {
      &Conversion::Sparsify},
     {"split", "Stage 2: neurons into experts by balanced k-means", &Conversion::Split},
     {"route", "Stage 3: routers that predict the experts' output norms", &Conversion::Route},
-    {"calibrate", "Stage 4: accuracy and FLOPs for every tau, through the engine",
+    {"calibrate", "Stage 4: accuracy, or loss, and FLOPs for every tau, through the engine",
      &Conversion::Calibrate},
     {"pack", "Stage 5: write the package", &Conversion::Pack}};
 
@@ -211,7 +211,7 @@ int Main(int argc, char** argv) {
     commands.emplace_back(command, &stage);
   }
   CLI::App* measure =
-      app.add_subcommand("evaluate", "Accuracy and FLOPs of a package on given rows");
+      app.add_subcommand("evaluate", "Accuracy, or bits per byte, and FLOPs of a package");
   AddEvaluateOptions(*measure, evaluate);
   TrainTokenizerOptions tokenizer;
   ImportOptions import;

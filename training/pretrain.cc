@@ -13,7 +13,7 @@
 #include "training/bpe_trainer.h"
 #include "training/checkpoint_files.h"
 #include "training/fingerprint.h"
-#include "training/graph_scorer.h"
+#include "training/gpt2_trainee.h"
 #include "training/language_loss.h"
 #include "training/language_measure.h"
 #include "training/package_target.h"
@@ -149,7 +149,7 @@ nlohmann::json TrainOptionsJson(const TrainOptions& o) {
 }
 
 absl::Status WriteCheckpoint(const PretrainOptions& options, const Gpt2Shape& shape,
-                             int32_t end_id, const std::string& tokenizer_folder,
+                             const DocumentEnds& ends, const std::string& tokenizer_folder,
                              const StageDir& stage, const nlohmann::json& pretraining) {
   const fs::path target = PackageTarget(options.to);
   const fs::path fresh = PartialPath(target);
@@ -165,8 +165,8 @@ absl::Status WriteCheckpoint(const PretrainOptions& options, const Gpt2Shape& sh
         fmt::format("{}: cannot create this folder: {}", fresh.string(), error.message()));
   }
   nlohmann::json config = Gpt2Config(shape);
-  config["bos_token_id"] = end_id;
-  config["eos_token_id"] = end_id;
+  config["bos_token_id"] = ends.before;
+  config["eos_token_id"] = ends.after;
   config["torch_dtype"] = "float32";
   DIMMER_RETURN_IF_ERROR(CopyFile(stage.Path("model.safetensors"), fresh / "model.safetensors"));
   DIMMER_RETURN_IF_ERROR(CopyTokenizer(tokenizer_folder, fresh));
@@ -222,7 +222,7 @@ absl::Status Pretrain(const PretrainOptions& options, Progress& progress) {
                                             tokenizer_folder, progress));
   }
   DIMMER_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(tokenizer_folder));
-  DIMMER_ASSIGN_OR_RETURN(const int32_t end_id, EndOfTextId(*tokenizer));
+  DIMMER_ASSIGN_OR_RETURN(const DocumentEnds ends, EndsOf(*tokenizer));
   DIMMER_ASSIGN_OR_RETURN(const TextCorpus corpus,
                           TokenizeText(*tokenizer, text.split, text.report));
   progress.Note(DescribeText(text.report));
@@ -244,7 +244,7 @@ absl::Status Pretrain(const PretrainOptions& options, Progress& progress) {
                                       {"options", TrainOptionsJson(options.train)},
                                       {"data", text.report},
                                       {"result", report}};
-  DIMMER_RETURN_IF_ERROR(WriteCheckpoint(options, shape, end_id, tokenizer_folder, stage, pretraining));
+  DIMMER_RETURN_IF_ERROR(WriteCheckpoint(options, shape, ends, tokenizer_folder, stage, pretraining));
   const auto bits = [&](const char* part) {
     return report.at(part).at("bits_per_byte").get<double>();
   };

@@ -77,15 +77,6 @@ FfnWeights FfnOf(const Trainee& model, int64_t layer) {
   return ffn;
 }
 
-Tensor RouterScores(const Router& router, const Tensor& inputs) {
-  const int64_t d = inputs.size(1);
-  const auto matrix = [](const std::vector<float>& values, int64_t columns) {
-    return torch::tensor(at::ArrayRef<float>(values)).reshape({-1, columns});
-  };
-  const Tensor w1 = matrix(router.w1, d);
-  return Scores(inputs, w1, matrix(router.w2, w1.size(0)));
-}
-
 Tensor ExpertNorms(const FfnWeights& ffn, uint32_t experts, const Tensor& inputs) {
   const at::NoGradGuard frozen;
   const int64_t size = ffn.up.size(0) / experts;

@@ -46,9 +46,6 @@ Router TrainRouter(const FfnWeights& ffn, const torch::Tensor& inputs,
                    const torch::Tensor& check_inputs, int64_t layer, const RouteOptions& options,
                    const RouteProgress& on_progress);
 
-// |w2 relu(w1 z)| of every row [tokens, experts].
-torch::Tensor RouterScores(const Router& router, const torch::Tensor& inputs);
-
 // The FFN of a layer of `model`.
 FfnWeights FfnOf(const Trainee& model, int64_t layer);
 

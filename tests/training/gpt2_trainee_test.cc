@@ -6,8 +6,11 @@
 #include <cmath>
 #include <memory>
 
+#include "engine/models/model.h"
 #include "engine/package/json_fields.h"
+#include "engine/package/package.h"
 #include "training/base_model.h"
+#include "training/engine_scorer.h"
 #include "training/random.h"
 
 namespace dimmer {
@@ -74,7 +77,7 @@ class Gpt2GoldenTest : public testing::Test {
 };
 
 TEST_F(Gpt2GoldenTest, GivesTheLogitsAndLossesOfTransformers) {
-  const std::vector<float> losses = model_->TokenLosses(batch_, {});
+  const std::vector<float> losses = model_->TokenLosses(batch_);
   size_t t = 0;
   for (const nlohmann::json& answer : answers_["texts"]) {
     for (const double want : answer["losses"]) EXPECT_NEAR(losses[t++], want, 1e-4 * (1 + want));
@@ -115,8 +118,8 @@ TEST_F(Gpt2GoldenTest, GivesTheGradientsOfTransformers) {
 TEST(Gpt2TraineeTest, ATokenSeesNeitherLaterOnesNorOtherSequences) {
   const Gpt2Shape shape = SmallShape();
   const Gpt2Trainee model(shape, LoudWeights(shape));
-  const std::vector<float> alone = model.TokenLosses(RandomBatch(shape, {37}), {});
-  const std::vector<float> among = model.TokenLosses(RandomBatch(shape, {5, 37, 64}), {});
+  const std::vector<float> alone = model.TokenLosses(RandomBatch(shape, {37}));
+  const std::vector<float> among = model.TokenLosses(RandomBatch(shape, {5, 37, 64}));
   for (size_t t = 0; t < 37; ++t) EXPECT_NEAR(among[5 + t], alone[t], 1e-4) << t;
   PackedBatch changed = RandomBatch(shape, {37});
   changed.ids[30] = (changed.ids[30] + 1) % shape.vocab;
@@ -159,17 +162,22 @@ TEST(Gpt2TraineeTest, GradientMatchesFiniteDifferences) {
   EXPECT_GE(checked, 12);
 }
 
-TEST(Gpt2TraineeTest, AGateOfAllNeuronsIsTheDenseModel) {
-  const Gpt2Shape shape = SmallShape();
-  const Gpt2Trainee model(shape, LoudWeights(shape));
-  const PackedBatch batch = RandomBatch(shape, {20});
-  const auto all = [&](double value) {
-    return model.TokenLosses(batch, [&, value](size_t, const torch::Tensor& input) {
-      return torch::full({input.size(0), shape.hidden}, value);
-    });
-  };
-  EXPECT_EQ(all(1), model.TokenLosses(batch, {}));
-  EXPECT_NE(all(0), model.TokenLosses(batch, {}));
+// The trainer and the server must compute the same function.
+TEST_F(Gpt2GoldenTest, AgreesWithTheEngine) {
+  const auto package = Package::Open(DIMMER_SOURCE_DIR "/tests/golden/trainee_gpt2");
+  ASSERT_TRUE(package.ok()) << package.status();
+  const auto model = LoadModel(*package);
+  ASSERT_TRUE(model.ok()) << model.status();
+  std::vector<std::vector<int32_t>> windows;
+  for (const nlohmann::json& answer : answers_["texts"]) windows.push_back(answer["ids"]);
+  const auto scores = EngineScorer(**model)(windows, 0);
+  ASSERT_TRUE(scores.ok()) << scores.status();
+  const std::vector<float> losses = model_->TokenLosses(batch_);
+  for (size_t s = 0; s < windows.size(); ++s) {
+    double want = 0;
+    for (int32_t t = batch_.offsets[s]; t < batch_.offsets[s + 1]; ++t) want += losses[t];
+    EXPECT_NEAR(scores->nats[s], want, 1e-4 * (1 + want)) << s;
+  }
 }
 
 TEST(Gpt2ShapeTest, ReadsBackItsOwnConfig) {

@@ -28,6 +28,7 @@ absl::StatusOr<WindowScores> TwoBits(std::span<const std::vector<int32_t>> windo
   for (const std::vector<int32_t>& window : windows) {
     const uint64_t predicted = window.size() - 1;
     scores.nats.push_back(2 * std::numbers::ln2 * static_cast<double>(predicted) * (1 + tau));
+    scores.tokens += predicted;
     scores.dense_flops += 100 * predicted;
     scores.flops += static_cast<uint64_t>(100 * (1 - tau / 2)) * predicted;
     scores.expert_runs[0] += 8 * predicted;
