@@ -146,8 +146,7 @@ absl::StatusOr<BaseModel> LoadBaseLanguageModel(const std::string& directory) {
   const bool prefixed = package.weights.Find("transformer.wte.weight") != nullptr;
   for (const NamedShape& tensor : model.layout.tensors) {
     const std::string name = prefixed ? tensor.name : tensor.name.substr(prefix.size());
-    DIMMER_ASSIGN_OR_RETURN(model.weights[tensor.name],
-                            package.weights.Floats(name, tensor.shape));
+    DIMMER_ASSIGN_OR_RETURN(model.weights[tensor.name], package.weights.Floats(name, tensor.shape));
   }
   return model;
 }

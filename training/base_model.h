@@ -16,9 +16,9 @@ namespace dimmer {
 
 struct BaseModel {
   ModelShape shape;
-  ModelLayout layout;        // of `shape`
-  WeightMap weights;         // all of layout.tensors
-  nlohmann::json config;     // config.json as found
+  ModelLayout layout;         // of `shape`
+  WeightMap weights;          // all of layout.tensors
+  nlohmann::json config;      // config.json as found
   bool fresh_pooler = false;  // drawn from the seed, not in the checkpoint
   bool fresh_classifier = false;
 };

@@ -1,4 +1,5 @@
-// Rows of token ids with what is to be predicted, and packed batches of them: sequences back to back, no padding.
+// Rows of token ids with what is to be predicted, and packed batches of them: sequences back to
+// back, no padding.
 #ifndef DIMMER_TRAINING_BATCH_H_
 #define DIMMER_TRAINING_BATCH_H_
 

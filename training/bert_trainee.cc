@@ -132,8 +132,7 @@ TrainForward BertTrainee::Forward(const PackedBatch& batch,
     x = Attend(block, x, batch,
                {.probabilities = DropoutFor(shape_, dropout_key, l, kAttention),
                 .out = DropoutFor(shape_, dropout_key, l, kAttentionOut)});
-    const SparseActivation hidden =
-        ReluWithHoyer(at::linear(x, block.up.weight, block.up.bias));
+    const SparseActivation hidden = ReluWithHoyer(at::linear(x, block.up.weight, block.up.bias));
     result.active[l] = hidden.active;
     result.hoyer = result.hoyer + hidden.hoyer;
     const Tensor out = at::linear(hidden.values, block.down.weight, block.down.bias);
@@ -146,8 +145,8 @@ TrainForward BertTrainee::Forward(const PackedBatch& batch,
   result.logits =
       at::linear(ApplyDropout(pooled, DropoutFor(shape_, dropout_key, blocks_.size(), kPooled)),
                  classifier_.weight, classifier_.bias);
-  result.loss = at::cross_entropy_loss(result.logits, IndexTensor(batch.labels), {},
-                                       at::Reduction::Sum);
+  result.loss =
+      at::cross_entropy_loss(result.logits, IndexTensor(batch.labels), {}, at::Reduction::Sum);
   return result;
 }
 

@@ -75,8 +75,8 @@ BlockStream::BlockStream(std::span<const TokenizedDocument> documents, uint32_t 
 std::span<const Example> BlockStream::Epoch(uint64_t epoch) {
   std::vector<int32_t> stream;
   stream.reserve(tokens_);
-  for (const uint32_t i : Permutation(static_cast<uint32_t>(documents_.size()),
-                                      RandomKey({seed_, 0xB10C, epoch}))) {
+  for (const uint32_t i :
+       Permutation(static_cast<uint32_t>(documents_.size()), RandomKey({seed_, 0xB10C, epoch}))) {
     const std::vector<int32_t>& ids = documents_[i].ids;
     stream.insert(stream.end(), ids.begin(), ids.end() - 1);
   }

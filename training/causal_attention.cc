@@ -9,9 +9,9 @@
 namespace dimmer {
 namespace {
 
-constexpr int64_t kTile = 16;    // queries at a time
+constexpr int64_t kTile = 16;     // queries at a time
 constexpr int64_t kColumns = 32;  // of one register tile; head widths and lengths are padded to it
-constexpr int64_t kRows = 4;     // of one register tile
+constexpr int64_t kRows = 4;      // of one register tile
 constexpr int64_t kLanes = 16;
 
 typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
@@ -67,11 +67,11 @@ DIMMER_INLINE void Product(const float* a, int64_t a_row, int64_t a_step, const 
 
 // One head of one sequence, copied out and padded with zeros; and the room that its tiles need.
 struct Head {
-  int64_t length = 0, width = 0;           // real
+  int64_t length = 0, width = 0;  // real
   int64_t padded_length = 0, padded_width = 0;
-  std::vector<float> q, k, v, dout;        // [padded length, padded width]
-  std::vector<float> k_across, v_across;   // [padded width, padded length]
-  std::vector<float> out, dq, dk, dv;      // [padded length, padded width]
+  std::vector<float> q, k, v, dout;          // [padded length, padded width]
+  std::vector<float> k_across, v_across;     // [padded width, padded length]
+  std::vector<float> out, dq, dk, dv;        // [padded length, padded width]
   std::vector<float> scores, dscores, mask;  // [tile, padded length]
 
   void Resize(int64_t sequence_length, int64_t head_width, bool backward) {
@@ -222,17 +222,18 @@ void CausalAttentionForward(const AttentionShape& shape, const Dropout& dropout,
   const MaskParameters mask(dropout);
   const int64_t d = shape.width;
   Head head;
-  ForEachHead(shape, [&](int64_t row, int64_t column, int64_t length, uint32_t first,
-                         int64_t sum) __attribute__((always_inline)) {
-    head.Resize(length, d / shape.heads, false);
-    const float* at = qkv + row * 3 * d + column;
-    CopyIn(at, 3 * d, head, head.q.data());
-    CopyIn(at + d, 3 * d, head, head.k.data());
-    CopyIn(at + 2 * d, 3 * d, head, head.v.data());
-    Across(head.k.data(), head, head.k_across.data());
-    ForwardHead(mask, first, head, log_sums + sum);
-    CopyOut(head.out.data(), head, d, out + row * d + column);
-  });
+  ForEachHead(
+      shape, [&](int64_t row, int64_t column, int64_t length, uint32_t first, int64_t sum)
+                 __attribute__((always_inline)) {
+                   head.Resize(length, d / shape.heads, false);
+                   const float* at = qkv + row * 3 * d + column;
+                   CopyIn(at, 3 * d, head, head.q.data());
+                   CopyIn(at + d, 3 * d, head, head.k.data());
+                   CopyIn(at + 2 * d, 3 * d, head, head.v.data());
+                   Across(head.k.data(), head, head.k_across.data());
+                   ForwardHead(mask, first, head, log_sums + sum);
+                   CopyOut(head.out.data(), head, d, out + row * d + column);
+                 });
 }
 
 DIMMER_MULTIVERSION
@@ -242,23 +243,24 @@ void CausalAttentionBackward(const AttentionShape& shape, const Dropout& dropout
   const MaskParameters mask(dropout);
   const int64_t d = shape.width;
   Head head;
-  ForEachHead(shape, [&](int64_t row, int64_t column, int64_t length, uint32_t first,
-                         int64_t sum) __attribute__((always_inline)) {
-    head.Resize(length, d / shape.heads, true);
-    const float* at = qkv + row * 3 * d + column;
-    CopyIn(at, 3 * d, head, head.q.data());
-    CopyIn(at + d, 3 * d, head, head.k.data());
-    CopyIn(at + 2 * d, 3 * d, head, head.v.data());
-    CopyIn(out + row * d + column, d, head, head.out.data());
-    CopyIn(dout + row * d + column, d, head, head.dout.data());
-    Across(head.k.data(), head, head.k_across.data());
-    Across(head.v.data(), head, head.v_across.data());
-    BackwardHead(mask, first, head, log_sums + sum);
-    float* to = dqkv + row * 3 * d + column;
-    CopyOut(head.dq.data(), head, 3 * d, to);
-    CopyOut(head.dk.data(), head, 3 * d, to + d);
-    CopyOut(head.dv.data(), head, 3 * d, to + 2 * d);
-  });
+  ForEachHead(
+      shape, [&](int64_t row, int64_t column, int64_t length, uint32_t first, int64_t sum)
+                 __attribute__((always_inline)) {
+                   head.Resize(length, d / shape.heads, true);
+                   const float* at = qkv + row * 3 * d + column;
+                   CopyIn(at, 3 * d, head, head.q.data());
+                   CopyIn(at + d, 3 * d, head, head.k.data());
+                   CopyIn(at + 2 * d, 3 * d, head, head.v.data());
+                   CopyIn(out + row * d + column, d, head, head.out.data());
+                   CopyIn(dout + row * d + column, d, head, head.dout.data());
+                   Across(head.k.data(), head, head.k_across.data());
+                   Across(head.v.data(), head, head.v_across.data());
+                   BackwardHead(mask, first, head, log_sums + sum);
+                   float* to = dqkv + row * 3 * d + column;
+                   CopyOut(head.dq.data(), head, 3 * d, to);
+                   CopyOut(head.dk.data(), head, 3 * d, to + d);
+                   CopyOut(head.dv.data(), head, 3 * d, to + 2 * d);
+                 });
 }
 
 }  // namespace dimmer

@@ -19,9 +19,8 @@ absl::Status CopyFile(const fs::path& from, const fs::path& to) {
 
 absl::Status CopyTokenizer(const fs::path& from, const fs::path& to) {
   const auto has = [&](const char* name) { return fs::exists(from / name); };
-  for (const char* name :
-       {"vocab.txt", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe",
-        "tokenizer_config.json", "special_tokens_map.json"}) {
+  for (const char* name : {"vocab.txt", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe",
+                           "tokenizer_config.json", "special_tokens_map.json"}) {
     if (has(name)) DIMMER_RETURN_IF_ERROR(CopyFile(from / name, to / name));
   }
   const bool complete = has("vocab.txt") || has("vocab.json") || has("encoder.json");

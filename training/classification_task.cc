@@ -93,7 +93,8 @@ SweepPoint SweepPointFromJson(const nlohmann::json& json) {
 
 std::vector<SweepPoint> SweepFromJson(const nlohmann::json& report) {
   std::vector<SweepPoint> sweep;
-  for (const nlohmann::json& point : report.at("points")) sweep.push_back(SweepPointFromJson(point));
+  for (const nlohmann::json& point : report.at("points"))
+    sweep.push_back(SweepPointFromJson(point));
   return sweep;
 }
 
@@ -194,14 +195,14 @@ absl::StatusOr<nlohmann::json> ClassificationTask::Measure(const std::string& ca
 std::string ClassificationTask::Plot(const PackageFacts& facts) const {
   const std::vector<SweepPoint> points = SweepFromJson(*facts.sweep);
   const Calibration& calibration = facts.spec->calibration;
-  return RenderSvg({.title = fmt::format("{}: accuracy against compute", facts.title),
-                    .subtitle = fmt::format(
-                        "{} calibration rows; one point per tau, band: 95% interval",
-                        calibration.rows),
-                    .calibration = calibration,
-                    .reference = kPlottedShare,
-                    .reference_point = LastPointKeeping(points, kPlottedShare),
-                    .default_tau = facts.spec->gate.default_tau});
+  return RenderSvg(
+      {.title = fmt::format("{}: accuracy against compute", facts.title),
+       .subtitle = fmt::format("{} calibration rows; one point per tau, band: 95% interval",
+                               calibration.rows),
+       .calibration = calibration,
+       .reference = kPlottedShare,
+       .reference_point = LastPointKeeping(points, kPlottedShare),
+       .default_tau = facts.spec->gate.default_tau});
 }
 
 absl::Status CheckRouterTokens(const ConvertOptions& options, std::span<const Example> training) {

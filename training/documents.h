@@ -39,10 +39,10 @@ struct DocumentSplit {
   uint64_t excluded = 0;                 // equal to one of `excluded`
 };
 
-// Deals documents out; `held_out` is the share of each of the three held-out parts. Where a document
-// goes depends on its text and the seed alone, so that a file that grows, or a part of it, never
-// moves a document from one part to another. All parts stay in file order. InvalidArgument: a part
-// got no document.
+// Deals documents out; `held_out` is the share of each of the three held-out parts. Where a
+// document goes depends on its text and the seed alone, so that a file that grows, or a part of it,
+// never moves a document from one part to another. All parts stay in file order. InvalidArgument: a
+// part got no document.
 absl::StatusOr<DocumentSplit> SplitDocuments(std::span<const std::string> documents,
                                              std::span<const std::string> excluded, double held_out,
                                              uint64_t seed);

@@ -48,7 +48,7 @@ absl::StatusOr<WindowScores> Score(const Model& model,
     double nats = 0;
     for (const float logprob : sequence.token_logprobs) nats -= logprob;
     scores.nats.push_back(nats);
-    scores.tokens += sequence.ids.size();
+    scores.tokens += sequence.ids.size() - 1;  // the last id is only predicted
     scores.flops += sequence.usage.flops;
     scores.dense_flops += sequence.usage.dense_flops;
     for (size_t m = 0; m < modules; ++m) {

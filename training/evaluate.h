@@ -31,8 +31,8 @@ struct EvaluateOptions {
 // else for a plain checkpoint, which runs dense only.
 std::vector<double> TausOf(const EvaluateOptions& options, const ModelInfo& info);
 
-// Labelled rows and accuracy, or documents and bits per byte, as the model's task is. Prints a table,
-// or JSON, to `out`. Errors name the file, line, option or tensor.
+// Labelled rows and accuracy, or documents and bits per byte, as the model's task is. Prints a
+// table, or JSON, to `out`. Errors name the file, line, option or tensor.
 absl::Status Evaluate(const EvaluateOptions& options, std::FILE* out, Progress& progress);
 // Of a language model that was opened from `directory`.
 absl::Status EvaluateLanguageModel(const EvaluateOptions& options, const std::string& directory,

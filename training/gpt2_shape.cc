@@ -30,8 +30,8 @@ void AddNorm(const std::string& prefix, int64_t width, std::vector<NamedShape>& 
 absl::Status CheckSupported(const JsonFields& fields) {
   DIMMER_ASSIGN_OR_RETURN(const std::string type, fields.String("model_type", "gpt2"));
   if (type != "gpt2") {
-    return absl::UnimplementedError(fmt::format("{}: model_type: found \"{}\", expected \"gpt2\"",
-                                                fields.where(), type));
+    return absl::UnimplementedError(
+        fmt::format("{}: model_type: found \"{}\", expected \"gpt2\"", fields.where(), type));
   }
   for (const auto& [key, wanted] :
        {std::pair("tie_word_embeddings", true), std::pair("scale_attn_weights", true),
@@ -86,8 +86,7 @@ absl::StatusOr<Gpt2Shape> Gpt2ShapeOf(const nlohmann::json& config, const std::s
   DIMMER_ASSIGN_OR_RETURN(shape.hidden, fields.Int("n_inner", 1, 16 * kMaxWidth, 4 * shape.width));
   DIMMER_ASSIGN_OR_RETURN(shape.vocab, fields.Int("vocab_size", 1, kMaxVocabulary));
   DIMMER_ASSIGN_OR_RETURN(shape.positions, fields.Int("n_positions", 2, kMaxPositions));
-  DIMMER_ASSIGN_OR_RETURN(shape.norm_epsilon,
-                          fields.Number("layer_norm_epsilon", 1e-12, 1, 1e-5));
+  DIMMER_ASSIGN_OR_RETURN(shape.norm_epsilon, fields.Number("layer_norm_epsilon", 1e-12, 1, 1e-5));
   DIMMER_ASSIGN_OR_RETURN(shape.embedding_dropout, fields.Number("embd_pdrop", 0, 0.9, 0.1));
   DIMMER_ASSIGN_OR_RETURN(shape.attention_dropout, fields.Number("attn_pdrop", 0, 0.9, 0.1));
   DIMMER_ASSIGN_OR_RETURN(shape.residual_dropout, fields.Number("resid_pdrop", 0, 0.9, 0.1));

@@ -54,8 +54,7 @@ class CausalAttention : public torch::autograd::Function<CausalAttention> {
     const tensor_list saved = context->get_saved_variables();
     const Tensor dout = gradients[0].contiguous();
     const std::vector<int32_t> offsets = Offsets(*context);
-    const AttentionShape shape{offsets,
-                               static_cast<int32_t>(context->saved_data["heads"].toInt()),
+    const AttentionShape shape{offsets, static_cast<int32_t>(context->saved_data["heads"].toInt()),
                                static_cast<int32_t>(dout.size(1))};
     const Dropout dropout{static_cast<float>(context->saved_data["rate"].toDouble()),
                           static_cast<uint64_t>(context->saved_data["key"].toInt())};
@@ -149,8 +148,7 @@ Tensor Gpt2Trainee::Embed(const PackedBatch& batch) const {
 Tensor Gpt2Trainee::Attend(size_t layer, const Tensor& x, const PackedBatch& batch,
                            std::optional<uint64_t> dropout_key) const {
   const Block& block = blocks_[layer];
-  const Tensor qkv =
-      Affine(Normalize(x, block.attention_norm), block.qkv.weight, block.qkv.bias);
+  const Tensor qkv = Affine(Normalize(x, block.attention_norm), block.qkv.weight, block.qkv.bias);
   const Tensor context = CausalAttention::apply(qkv, batch.offsets, shape_.heads,
                                                 DropoutFor(dropout_key, layer, Site::kAttention));
   const Tensor out = Affine(context, block.attention_out.weight, block.attention_out.bias);
@@ -165,8 +163,8 @@ Tensor Gpt2Trainee::Hidden(const PackedBatch& batch, std::optional<uint64_t> dro
   for (size_t l = 0; l < blocks_.size(); ++l) {
     const Block& block = blocks_[l];
     x = Attend(l, x, batch, dropout_key);
-    const SparseActivation hidden = ReluWithHoyer(
-        Affine(Normalize(x, block.ffn_norm), block.up.weight, block.up.bias));
+    const SparseActivation hidden =
+        ReluWithHoyer(Affine(Normalize(x, block.ffn_norm), block.up.weight, block.up.bias));
     result.active[l] = hidden.active;
     result.hoyer = result.hoyer + hidden.hoyer;
     const Tensor out = Affine(hidden.values, block.down.weight, block.down.bias);

@@ -22,9 +22,9 @@ std::string Made(const nlohmann::json& provenance) {
       provenance.at("command").get<std::string>(), provenance.at("seed").get<uint64_t>(),
       provenance.at("tool").get<std::string>(), provenance.at("machine").get<std::string>(),
       base.at("name").get<std::string>(), base.at("architecture").get<std::string>());
-  text += fmt::format(
-      " Data: `{}`, {} documents, of which {} duplicates were dropped", data.at("file").get<std::string>(),
-      data.at("documents").get<uint64_t>(), data.at("dropped").at("duplicates").get<uint64_t>());
+  text += fmt::format(" Data: `{}`, {} documents, of which {} duplicates were dropped",
+                      data.at("file").get<std::string>(), data.at("documents").get<uint64_t>(),
+                      data.at("dropped").at("duplicates").get<uint64_t>());
   if (data.contains("excluded_file")) {
     text += fmt::format(", and {} that also occur in `{}`",
                         data.at("dropped").at("in_excluded_file").get<uint64_t>(),
@@ -48,10 +48,10 @@ std::string TrainingCurve(const nlohmann::json& epochs) {
     for (const double share : epoch.at("active")) {
       active.push_back(fmt::format("{:.1f}", 100 * share));
     }
-    text += fmt::format("| {} | {:.3f} | {:.1f} | {} | {:.4f} |\n", epoch.at("epoch").get<int>(),
-                        epoch.at("loss").get<double>(), epoch.at("hoyer").get<double>(),
-                        absl::StrJoin(active, ", "),
-                        epoch.at(std::string(kBitsPerByte)).get<double>());
+    text +=
+        fmt::format("| {} | {:.3f} | {:.1f} | {} | {:.4f} |\n", epoch.at("epoch").get<int>(),
+                    epoch.at("loss").get<double>(), epoch.at("hoyer").get<double>(),
+                    absl::StrJoin(active, ", "), epoch.at(std::string(kBitsPerByte)).get<double>());
   }
   return text;
 }
@@ -70,13 +70,14 @@ std::string Pretraining(const nlohmann::json& base) {
   const auto bits = [&](const char* part) {
     return result.at(part).at("bits_per_byte").get<double>();
   };
-  return text + fmt::format(
-                    "\nEpoch {} was kept (lowest validation loss). Bits per byte of the dense model "
-                    "before sparsification: training documents {:.4f}, validation {:.4f}, test "
-                    "{:.4f}. The gap between training and the others is overfitting: the corpus is "
-                    "small.\n",
-                    result.at("best_epoch").get<uint64_t>(), bits("training"), bits("validation"),
-                    bits("test"));
+  return text +
+         fmt::format(
+             "\nEpoch {} was kept (lowest validation loss). Bits per byte of the dense model "
+             "before sparsification: training documents {:.4f}, validation {:.4f}, test "
+             "{:.4f}. The gap between training and the others is overfitting: the corpus is "
+             "small.\n",
+             result.at("best_epoch").get<uint64_t>(), bits("training"), bits("validation"),
+             bits("test"));
 }
 
 // "+0.31% (+0.20 to +0.42)"
@@ -93,11 +94,15 @@ std::string Curve(const PackageFacts& facts, double loss_increase) {
   const Calibration& calibration = facts.spec->calibration;
   std::string text = fmt::format(
       "\n## Loss against compute\n\n![Trade-off](tradeoff.svg)\n\n"
-      "Bits per byte (total nats / ln 2 / bytes of text; the end of a document is predicted too) on "
+      "Bits per byte (total nats / ln 2 / bytes of text; the end of a document is predicted too) "
+      "on "
       "{} calibration and {} test documents; lower is better. Intervals are 95%, by bootstrap over "
-      "documents. FLOPs are of the whole model on the calibration documents, routers included, over "
-      "the dense model's; one multiply-accumulate is 2 FLOPs. The last column compares with the dense "
-      "model before sparsification, {:.4f} bits per byte on the test documents. Measured through the "
+      "documents. FLOPs are of the whole model on the calibration documents, routers included, "
+      "over "
+      "the dense model's; one multiply-accumulate is 2 FLOPs. The last column compares with the "
+      "dense "
+      "model before sparsification, {:.4f} bits per byte on the test documents. Measured through "
+      "the "
       "engine that serves the package.\n\n"
       "| tau | FLOPs | calibration | 95% interval | increase from tau 0 | experts run per layer | "
       "test | test, increase from before sparsification |\n|---|---|---|---|---|---|---|---|\n",
@@ -107,18 +112,19 @@ std::string Curve(const PackageFacts& facts, double loss_increase) {
     const CalibrationPoint& shown = calibration.points[i];
     std::vector<std::string> experts;
     for (const double mean : point.experts_run) experts.push_back(fmt::format("{:.1f}", mean));
-    text += fmt::format("| {0}{1:g}{0} | {2:.1f}% | {3:.4f} | {4:.4f} to {5:.4f} | {6} | {7} | "
-                        "{8:.4f} | {9} |\n",
-                        point.tau == facts.spec->gate.default_tau ? "**" : "", point.tau,
-                        100 * point.flop_fraction(), shown.quality, shown.quality_low,
-                        shown.quality_high, Increase(sweep.points.front(), point),
-                        absl::StrJoin(experts, ", "), BitsPerByte(test.text, test.points[i]),
-                        Increase(base, test.points[i]));
+    text += fmt::format(
+        "| {0}{1:g}{0} | {2:.1f}% | {3:.4f} | {4:.4f} to {5:.4f} | {6} | {7} | "
+        "{8:.4f} | {9} |\n",
+        point.tau == facts.spec->gate.default_tau ? "**" : "", point.tau,
+        100 * point.flop_fraction(), shown.quality, shown.quality_low, shown.quality_high,
+        Increase(sweep.points.front(), point), absl::StrJoin(experts, ", "),
+        BitsPerByte(test.text, test.points[i]), Increase(base, test.points[i]));
   }
-  return text + fmt::format(
-                    "\nDefault tau: **{:g}**, the largest measured tau that, like all smaller ones, "
-                    "loses at most {:g}% against tau 0 on the calibration documents.\n",
-                    facts.spec->gate.default_tau, 100 * loss_increase);
+  return text +
+         fmt::format(
+             "\nDefault tau: **{:g}**, the largest measured tau that, like all smaller ones, "
+             "loses at most {:g}% against tau 0 on the calibration documents.\n",
+             facts.spec->gate.default_tau, 100 * loss_increase);
 }
 
 }  // namespace
@@ -139,7 +145,8 @@ std::string RenderLanguageCard(const PackageFacts& facts, double loss_increase) 
          "\n## Limits\n\n"
          "- The default tau was chosen on the calibration documents, so their figures are slightly "
          "optimistic; the test column is not.\n"
-         "- Figures hold for texts like the training documents; on other texts both the loss and the "
+         "- Figures hold for texts like the training documents; on other texts both the loss and "
+         "the "
          "FLOPs at a tau differ.\n"
          "- The model continues text. It knows nothing but its training documents, and what it "
          "writes need not be true or sensible.\n";

@@ -16,7 +16,6 @@ namespace {
 constexpr size_t kBatchWindows = 8;
 constexpr uint64_t kResamples = 2000;
 
-
 // Percentile interval of sum(numerator) / sum(denominator) when documents are drawn with
 // replacement.
 Interval Bootstrap(std::span<const double> numerator, std::span<const double> denominator) {

@@ -77,8 +77,8 @@ double Perplexity(const MeasuredText& text, const LossPoint& point);
 
 Calibration CalibrationFrom(const LossSweep& sweep);
 
-// The point of the largest tau such that it and every smaller tau lose at most `increase` (0.01: 1%)
-// against the first point (tau 0).
+// The point of the largest tau such that it and every smaller tau lose at most `increase` (0.01:
+// 1%) against the first point (tau 0).
 size_t LastPointWithin(const LossSweep& sweep, double increase);
 
 }  // namespace dimmer

@@ -25,8 +25,7 @@ constexpr double kPlottedRange = 0.3;  // points of a higher loss would flatten 
 
 class LanguageTask : public ConversionTask {
  public:
-  LanguageTask(TextCorpus corpus, uint32_t context, uint64_t seed,
-               nlohmann::json pretraining)
+  LanguageTask(TextCorpus corpus, uint32_t context, uint64_t seed, nlohmann::json pretraining)
       : corpus_(std::move(corpus)),
         context_(context),
         pretraining_(std::move(pretraining)),
@@ -93,16 +92,16 @@ absl::StatusOr<nlohmann::json> LanguageTask::Measure(const std::string& candidat
   constexpr double kDense[] = {0};
   nlohmann::json report = nlohmann::json::object();
   progress.Start("calibrate", "taus", 2 * (taus.size() + 1));
-  for (const auto& [name, documents] : {std::pair("calibration", &corpus_.calibration),
-                                        std::pair("test", &corpus_.test)}) {
+  for (const auto& [name, documents] :
+       {std::pair("calibration", &corpus_.calibration), std::pair("test", &corpus_.test)}) {
     const auto measure = [&](const Model& model, std::span<const double> which) {
-      return MeasureLoss(EngineScorer(model), *documents, context_, which, options.sparsify.workers,
-                         [&](const LossPoint& point) {
-                           progress.Advance(fmt::format(
-                               "{} documents, tau {:g}: {:.1f}% of FLOPs, {:.4f} bits per byte",
-                               name, point.tau, 100 * point.flop_fraction(),
-                               BitsPerByte(Measured(*documents), point)));
-                         });
+      return MeasureLoss(
+          EngineScorer(model), *documents, context_, which, options.sparsify.workers,
+          [&](const LossPoint& point) {
+            progress.Advance(fmt::format(
+                "{} documents, tau {:g}: {:.1f}% of FLOPs, {:.4f} bits per byte", name, point.tau,
+                100 * point.flop_fraction(), BitsPerByte(Measured(*documents), point)));
+          });
     };
     DIMMER_ASSIGN_OR_RETURN(const LossSweep sweep, measure(*package, taus));
     // What sparsification has cost shows against the checkpoint that it started from.
@@ -133,8 +132,8 @@ std::string LanguageTask::Plot(const PackageFacts& facts) const {
        .default_tau = facts.spec->gate.default_tau});
 }
 
-// What a checkpoint of `dimmer-convert pretrain` says of itself; null for others. InvalidArgument: it
-// has seen documents that this split holds out.
+// What a checkpoint of `dimmer-convert pretrain` says of itself; null for others. InvalidArgument:
+// it has seen documents that this split holds out.
 absl::StatusOr<nlohmann::json> ReadPretraining(const std::string& checkpoint,
                                                const nlohmann::json& report) {
   const std::string path = checkpoint + "/" + kPretrainingFile;
@@ -149,7 +148,8 @@ absl::StatusOr<nlohmann::json> ReadPretraining(const std::string& checkpoint,
   const nlohmann::json& data = pretraining["data"];
   if (data.at("checksum") != report.at("checksum") || SameSplit(data, report)) return pretraining;
   return absl::InvalidArgumentError(fmt::format(
-      "{} was pretrained on the same file with --seed {} and --held-out {:g}, found {} and {:g}: it "
+      "{} was pretrained on the same file with --seed {} and --held-out {:g}, found {} and {:g}: "
+      "it "
       "has seen documents that would be held out here",
       checkpoint, data.at("split_seed").get<uint64_t>(), data.at("held_out").get<double>(),
       report.at("split_seed").get<uint64_t>(), report.at("held_out").get<double>()));
@@ -174,9 +174,9 @@ absl::StatusOr<LoadedTask> LoadLanguageModel(const ConvertOptions& options, Prog
   const auto context =
       static_cast<uint32_t>(std::min<int64_t>(options.max_tokens, layout.positions));
   if (text.report.at("training").at("tokens").get<uint64_t>() < context) {
-    return absl::InvalidArgumentError(
-        fmt::format("{}: found {} training tokens, expected at least the context of {}",
-                    options.data, text.report.at("training").at("tokens").get<uint64_t>(), context));
+    return absl::InvalidArgumentError(fmt::format(
+        "{}: found {} training tokens, expected at least the context of {}", options.data,
+        text.report.at("training").at("tokens").get<uint64_t>(), context));
   }
   progress.Note(DescribeText(text.report));
   loaded.data_report = std::move(text.report);

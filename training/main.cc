@@ -28,7 +28,8 @@ void AddConversionOptions(CLI::App& app, ConvertOptions& o) {
       ->required();
   app.add_option("--data", o.data, "labelled rows: text;label or tab-separated; or plain text")
       ->required();
-  app.add_option("--exclude", o.exclude, "file of rows or documents that must not be used (held-out data)");
+  app.add_option("--exclude", o.exclude,
+                 "file of rows or documents that must not be used (held-out data)");
   app.add_option("--format", o.format, "of the data: auto, semicolon or tsv");
   app.add_option("--task", o.task, "classification or language-model");
   app.add_option("--to", o.to, "folder of the package, e.g. models/emotion/1")->required();
@@ -40,7 +41,8 @@ void AddConversionOptions(CLI::App& app, ConvertOptions& o) {
   app.add_option("--workers", o.sparsify.workers, "threads; part of what the result depends on");
   app.add_option("--epochs", o.sparsify.epochs, "of fine-tuning");
   app.add_option("--batch-size", o.sparsify.batch_size, "rows, or blocks of the context's length");
-  app.add_option("--learning-rate", o.sparsify.learning_rate, "of AdamW, by a cosine to --final-rate");
+  app.add_option("--learning-rate", o.sparsify.learning_rate,
+                 "of AdamW, by a cosine to --final-rate");
   app.add_option("--weight-decay", o.sparsify.weight_decay, "of matrices");
   app.add_option("--hoyer", o.sparsify.hoyer, "strength of the square Hoyer penalty");
   app.add_option("--hoyer-ramp", o.sparsify.hoyer_ramp, "share of the steps over which it grows");

@@ -84,10 +84,11 @@ std::string CommandLine(const ConvertOptions& o) {
       o.sparsify.batch_size, o.sparsify.learning_rate, o.sparsify.weight_decay, o.sparsify.hoyer,
       o.max_tokens);
   const bool language = o.task == "language-model";
-  command += language ? fmt::format("--warm-up {:g} --final-rate {:g} --beta2 {:g} --hoyer-ramp {:g} "
-                                    "--held-out {:g} ",
-                                    o.sparsify.warmup, o.sparsify.final_rate, o.sparsify.beta2,
-                                    o.sparsify.hoyer_ramp, o.held_out)
+  command += language ? fmt::format(
+                            "--warm-up {:g} --final-rate {:g} --beta2 {:g} --hoyer-ramp {:g} "
+                            "--held-out {:g} ",
+                            o.sparsify.warmup, o.sparsify.final_rate, o.sparsify.beta2,
+                            o.sparsify.hoyer_ramp, o.held_out)
                       : fmt::format("--calibration-rows {} ", o.calibration_rows);
   command += fmt::format("--experts {} --router-width {} --router-epochs {} --router-tokens {} ",
                          o.route.experts, o.route.width, o.route.epochs, o.route.max_tokens);

@@ -79,7 +79,8 @@ absl::Status Conversion::WriteCandidate(const std::string& directory) const {
   DIMMER_RETURN_IF_ERROR(
       CopyFile(routed.Path("routers.safetensors"), target / "routers.safetensors"));
   DIMMER_RETURN_IF_ERROR(CopyTokenizer(inputs_.options.checkpoint, target));
-  return WriteTextFile(target / "config.json", inputs_.task->PackageConfig(inputs_.base, inputs_.options).dump(2) + "\n");
+  return WriteTextFile(target / "config.json",
+                       inputs_.task->PackageConfig(inputs_.base, inputs_.options).dump(2) + "\n");
 }
 
 absl::Status Conversion::Calibrate() {

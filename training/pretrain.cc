@@ -62,9 +62,10 @@ TrainCallbacks Callbacks(Progress& progress, const PretrainOptions& options) {
                     fmt::format("loss {:.4f}  non-zero {:.1f}%", now.loss, 100 * now.active));
   };
   callbacks.on_epoch = [&progress, &options](const EpochReport& report) {
-    progress.Note(fmt::format("epoch {} of {}: training loss {:.4f} nats per token, validation "
-                              "{:.4f} bits per byte",
-                              report.epoch, options.train.epochs, report.loss, report.quality));
+    progress.Note(
+        fmt::format("epoch {} of {}: training loss {:.4f} nats per token, validation "
+                    "{:.4f} bits per byte",
+                    report.epoch, options.train.epochs, report.loss, report.quality));
   };
   return callbacks;
 }
@@ -77,8 +78,8 @@ absl::Status TrainTokenizerOn(std::span<const std::string> documents, uint64_t v
   for (const std::string& document : documents) CountWords(document, counts);
   DIMMER_ASSIGN_OR_RETURN(const BpeTraining training,
                           TrainBpe(counts, vocab_size, kMinCount, nullptr));
-  progress.Note(fmt::format("tokenizer: {} tokens from {} different words",
-                            training.tokens.size(), counts.size()));
+  progress.Note(fmt::format("tokenizer: {} tokens from {} different words", training.tokens.size(),
+                            counts.size()));
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) {
@@ -109,8 +110,7 @@ absl::StatusOr<nlohmann::json> TrainStage(const PretrainOptions& options, const 
   Gpt2Trainee model(shape, DrawGpt2(shape, options.train.seed));
   BlockStream stream(corpus.training, context, options.train.seed);
   const std::vector<Example> validation = WindowExamples(corpus.validation, context);
-  const EpochCheck check =
-      ValidationCheck(corpus.validation, validation, options.train.workers);
+  const EpochCheck check = ValidationCheck(corpus.validation, validation, options.train.workers);
   DIMMER_ASSIGN_OR_RETURN(
       const std::vector<EpochReport> reports,
       Train(model, stream, check, options.train,
@@ -120,15 +120,14 @@ absl::StatusOr<nlohmann::json> TrainStage(const PretrainOptions& options, const 
   nlohmann::json epochs = nlohmann::json::array();
   for (const EpochReport& report : reports) epochs.push_back(ToJson(report, check.metric));
   const uint32_t workers = options.train.workers;
-  const nlohmann::json report = {
-      {"epochs", epochs},
-      {"best_epoch", BestEpoch(reports, true) + 1},
-      {"training", LossOf(model, corpus.training, context, workers)},
-      {"validation", LossOf(model, corpus.validation, context, workers)},
-      {"test", LossOf(model, corpus.test, context, workers)},
-      {"made_on", Surroundings()}};
-  DIMMER_RETURN_IF_ERROR(SaveWeights(stage.Path("model.safetensors"), model.layout(),
-                                     WeightsOf(model), DType::kF32));
+  const nlohmann::json report = {{"epochs", epochs},
+                                 {"best_epoch", BestEpoch(reports, true) + 1},
+                                 {"training", LossOf(model, corpus.training, context, workers)},
+                                 {"validation", LossOf(model, corpus.validation, context, workers)},
+                                 {"test", LossOf(model, corpus.test, context, workers)},
+                                 {"made_on", Surroundings()}};
+  DIMMER_RETURN_IF_ERROR(
+      SaveWeights(stage.Path("model.safetensors"), model.layout(), WeightsOf(model), DType::kF32));
   DIMMER_RETURN_IF_ERROR(stage.MarkDone(fingerprint, {"model.safetensors"}, report));
   std::error_code ignored;  // 16 bytes per weight that nobody needs any more
   fs::remove(stage.Path("state.safetensors"), ignored);
@@ -179,8 +178,7 @@ absl::Status WriteCheckpoint(const PretrainOptions& options, const Gpt2Shape& sh
 }  // namespace
 
 absl::Status PretrainOptions::Validate() const {
-  for (const auto& [option, folder] :
-       {std::pair("--to", &to), std::pair("--work", &work)}) {
+  for (const auto& [option, folder] : {std::pair("--to", &to), std::pair("--work", &work)}) {
     if (folder->empty()) {
       return absl::InvalidArgumentError(
           fmt::format("{}: found nothing, expected a folder", option));
@@ -218,8 +216,8 @@ absl::Status Pretrain(const PretrainOptions& options, Progress& progress) {
   std::string tokenizer_folder = options.tokenizer;
   if (tokenizer_folder.empty()) {
     tokenizer_folder = stage.Path("tokenizer");
-    DIMMER_RETURN_IF_ERROR(TrainTokenizerOn(text.split.training, options.vocab_size,
-                                            tokenizer_folder, progress));
+    DIMMER_RETURN_IF_ERROR(
+        TrainTokenizerOn(text.split.training, options.vocab_size, tokenizer_folder, progress));
   }
   DIMMER_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(tokenizer_folder));
   DIMMER_ASSIGN_OR_RETURN(const DocumentEnds ends, EndsOf(*tokenizer));
@@ -244,7 +242,8 @@ absl::Status Pretrain(const PretrainOptions& options, Progress& progress) {
                                       {"options", TrainOptionsJson(options.train)},
                                       {"data", text.report},
                                       {"result", report}};
-  DIMMER_RETURN_IF_ERROR(WriteCheckpoint(options, shape, ends, tokenizer_folder, stage, pretraining));
+  DIMMER_RETURN_IF_ERROR(
+      WriteCheckpoint(options, shape, ends, tokenizer_folder, stage, pretraining));
   const auto bits = [&](const char* part) {
     return report.at(part).at("bits_per_byte").get<double>();
   };

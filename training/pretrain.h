@@ -22,8 +22,8 @@ struct PretrainOptions {
   std::string exclude;    // documents never to be seen; may be empty
   std::string tokenizer;  // folder with tokenizer files; empty: trained on the training documents
   uint64_t vocab_size = 2048;  // of a tokenizer that is trained
-  std::string to;         // folder of the checkpoint
-  std::string work;       // intermediate results
+  std::string to;              // folder of the checkpoint
+  std::string work;            // intermediate results
   double held_out = 0.04;
   Gpt2Shape shape{.width = 256,
                   .layers = 4,
@@ -49,8 +49,8 @@ struct PretrainOptions {
   absl::Status Validate() const;
 };
 
-// Trains, and leaves a checkpoint in options.to: a GPT2LMHeadModel in F32 with a ReLU, its tokenizer
-// and pretraining.json. A killed run goes on where it was, with the same result.
+// Trains, and leaves a checkpoint in options.to: a GPT2LMHeadModel in F32 with a ReLU, its
+// tokenizer and pretraining.json. A killed run goes on where it was, with the same result.
 absl::Status Pretrain(const PretrainOptions& options, Progress& progress);
 
 }  // namespace dimmer

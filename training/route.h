@@ -35,9 +35,8 @@ torch::Tensor ExpertNorms(const FfnWeights& ffn, uint32_t experts, const torch::
 
 // Inputs of all FFNs for `examples`, [layers] of [tokens, d], for as many rows, in a seeded order,
 // as fit into max_tokens.
-std::vector<torch::Tensor> CollectFfnInputs(const Trainee& model,
-                                            std::span<const Example> examples, uint64_t max_tokens,
-                                            uint64_t seed, uint32_t workers);
+std::vector<torch::Tensor> CollectFfnInputs(const Trainee& model, std::span<const Example> examples,
+                                            uint64_t max_tokens, uint64_t seed, uint32_t workers);
 
 // Regression by MSE on one layer. Runs on the calling thread; different layers may run at the same
 // time. Deterministic. `on_progress(batches done, in all, recent MSE over the variance)`.

@@ -14,8 +14,8 @@
 
 namespace dimmer {
 
-// Reorders the neurons of `layer` in all of its FFN's tensors: position p takes neuron order[p]. The
-// layer's function is unchanged up to rounding.
+// Reorders the neurons of `layer` in all of its FFN's tensors: position p takes neuron order[p].
+// The layer's function is unchanged up to rounding.
 void PermuteNeurons(const ModelLayout& layout, int64_t layer, std::span<const uint32_t> order,
                     WeightMap& weights);
 

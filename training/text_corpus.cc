@@ -41,10 +41,10 @@ absl::StatusOr<SplitText> ReadText(const TextOptions& options) {
   text.report["documents"] = text.split.documents;
   text.report["dropped"] = {{"duplicates", text.split.duplicates},
                             {"in_excluded_file", text.split.excluded}};
-  for (const auto& [name, part] : {std::pair("training", &text.split.training),
-                                   std::pair("validation", &text.split.validation),
-                                   std::pair("calibration", &text.split.calibration),
-                                   std::pair("test", &text.split.test)}) {
+  for (const auto& [name, part] :
+       {std::pair("training", &text.split.training),
+        std::pair("validation", &text.split.validation),
+        std::pair("calibration", &text.split.calibration), std::pair("test", &text.split.test)}) {
     text.report[name] = {{"documents", part->size()}, {"bytes", TextBytes(*part)}};
   }
   return text;

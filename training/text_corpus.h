@@ -40,8 +40,8 @@ struct TextCorpus {
 absl::StatusOr<TextCorpus> TokenizeText(const Tokenizer& tokenizer, const DocumentSplit& split,
                                         nlohmann::json& report);
 
-// Two reports of the same file and the same split: a model pretrained under one of them has not seen
-// what the other holds out.
+// Two reports of the same file and the same split: a model pretrained under one of them has not
+// seen what the other holds out.
 bool SameSplit(const nlohmann::json& a, const nlohmann::json& b);
 
 }  // namespace dimmer

@@ -124,8 +124,7 @@ class Canvas {
     const double middle = (kTop + bottom) / 2;
     Text(22, middle,
          plot_.axis.empty() ? fmt::format("{} (%)", plot_.calibration.metric) : plot_.axis,
-         "middle", kInk,
-         fmt::format("transform=\"rotate(-90 22 {:.1f})\"", middle));
+         "middle", kInk, fmt::format("transform=\"rotate(-90 22 {:.1f})\"", middle));
   }
 
   void Band() {
@@ -134,7 +133,8 @@ class Canvas {
       path += fmt::format("{:.1f},{:.1f} ", X(point), Y(plot_.scale * point.quality_high));
     }
     for (size_t i = points().size(); i-- > 0;) {
-      path += fmt::format("{:.1f},{:.1f} ", X(points()[i]), Y(plot_.scale * points()[i].quality_low));
+      path +=
+          fmt::format("{:.1f},{:.1f} ", X(points()[i]), Y(plot_.scale * points()[i].quality_low));
     }
     path.pop_back();
     svg_ +=

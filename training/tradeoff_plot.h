@@ -12,13 +12,13 @@ namespace dimmer {
 
 struct TradeoffPlot {
   std::string title, subtitle;
-  Calibration calibration;     // at least two points
-  std::string axis;            // of the quality; empty: the metric in percent
-  double scale = 100;          // from the quality to the axis
-  double reference = 0.99;     // share of the first point's quality drawn as a line
-  std::string reference_label; // empty: "99% of the quality at tau 0"
-  size_t reference_point = 0;  // the last point that keeps it; its cost is marked
-  double default_tau = 0;      // ringed, if it is one of the points
+  Calibration calibration;      // at least two points
+  std::string axis;             // of the quality; empty: the metric in percent
+  double scale = 100;           // from the quality to the axis
+  double reference = 0.99;      // share of the first point's quality drawn as a line
+  std::string reference_label;  // empty: "99% of the quality at tau 0"
+  size_t reference_point = 0;   // the last point that keeps it; its cost is marked
+  double default_tau = 0;       // ringed, if it is one of the points
 };
 
 // A complete SVG document of its own size and fonts. Pure function; the same plot gives the same

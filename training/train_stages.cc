@@ -81,9 +81,9 @@ absl::Status Conversion::Sparsify() {
   callbacks.on_epoch = [&](const EpochReport& report) {
     std::string active;
     for (double share : report.active) active += fmt::format(" {:.1f}", 100 * share);
-    progress_.Note(fmt::format("epoch {}: loss {:.4f}, hoyer {:.1f}, non-zero % per layer{}, {} {:.4f}",
-                               report.epoch, report.loss, report.hoyer, active, check.metric,
-                               report.quality));
+    progress_.Note(
+        fmt::format("epoch {}: loss {:.4f}, hoyer {:.1f}, non-zero % per layer{}, {} {:.4f}",
+                    report.epoch, report.loss, report.hoyer, active, check.metric, report.quality));
   };
   DIMMER_ASSIGN_OR_RETURN(
       const std::vector<EpochReport> reports,
@@ -127,8 +127,8 @@ absl::Status Conversion::TrainRouters(const StageDir& stage, const std::string& 
   progress_.Note("route: collecting the FFN inputs of the training rows");
   std::vector<torch::Tensor> inputs = CollectFfnInputs(
       *model, inputs_.task->training_rows(), options.route.max_tokens, options.route.seed, workers);
-  const std::vector<torch::Tensor> check =
-      CollectFfnInputs(*model, inputs_.task->check_rows(), kCheckTokens, options.route.seed, workers);
+  const std::vector<torch::Tensor> check = CollectFfnInputs(
+      *model, inputs_.task->check_rows(), kCheckTokens, options.route.seed, workers);
   const uint64_t tokens = inputs.front().size(0);
   std::vector<Router> routers(layout.layers());
   std::vector<absl::Status> statuses(layout.layers());

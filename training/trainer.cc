@@ -132,8 +132,7 @@ class Trainer {
     return absl::OkStatus();
   }
 
-  PartResult ComputePart(const PackedBatch& batch, size_t part, uint64_t targets,
-                         uint64_t tokens) {
+  PartResult ComputePart(const PackedBatch& batch, size_t part, uint64_t targets, uint64_t tokens) {
     const auto layers = static_cast<double>(model_.layout().layers());
     const TrainForward forward =
         model_.Forward(batch, RandomKey({options_.seed, 0xD20, step_, part}));
@@ -202,8 +201,7 @@ class Trainer {
     report.quality = check_.measure(model_);
     reports_.push_back(report);
     epoch_totals_ = {};
-    if (options_.keep_best &&
-        BestEpoch(reports_, check_.lower_is_better) + 1 == reports_.size()) {
+    if (options_.keep_best && BestEpoch(reports_, check_.lower_is_better) + 1 == reports_.size()) {
       best_.clear();
       for (const Tensor& input : inputs_) best_.push_back(input.detach().clone());
     }
@@ -250,9 +248,10 @@ absl::Status Trainer::Save() const {
   }
   const nlohmann::json position = {
       {"step", step_}, {"reports", reports}, {"epoch", ToJson(epoch_totals_)}};
-  return Annotate(WriteSafetensors(state_.path, tensors,
-                                   {{"fingerprint", state_.fingerprint}, {"position", position.dump()}}),
-                  options_.stage + ": saving its state");
+  return Annotate(
+      WriteSafetensors(state_.path, tensors,
+                       {{"fingerprint", state_.fingerprint}, {"position", position.dump()}}),
+      options_.stage + ": saving its state");
 }
 
 absl::Status Trainer::Restore() {

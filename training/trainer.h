@@ -29,7 +29,7 @@ struct TrainProgress {
 
 // What is measured after every epoch, without dropout.
 struct EpochCheck {
-  std::string metric;            // "accuracy"
+  std::string metric;  // "accuracy"
   bool lower_is_better = false;
   std::function<double(const Trainee&)> measure;
 };

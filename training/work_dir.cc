@@ -101,8 +101,8 @@ WorkLock::~WorkLock() {
   if (fd_ >= 0) close(fd_);
 }
 
-absl::Status SaveWeights(const std::string& path, const ModelLayout& layout, const WeightMap& weights,
-                         DType dtype) {
+absl::Status SaveWeights(const std::string& path, const ModelLayout& layout,
+                         const WeightMap& weights, DType dtype) {
   std::vector<TensorToWrite> tensors;
   for (const NamedShape& tensor : layout.tensors) {
     tensors.push_back({tensor.name, dtype, tensor.shape, weights.at(tensor.name)});

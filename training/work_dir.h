@@ -58,8 +58,8 @@ class WorkLock {
 };
 
 // All of layout.tensors, in their order.
-absl::Status SaveWeights(const std::string& path, const ModelLayout& layout, const WeightMap& weights,
-                         DType dtype);
+absl::Status SaveWeights(const std::string& path, const ModelLayout& layout,
+                         const WeightMap& weights, DType dtype);
 absl::StatusOr<WeightMap> LoadWeights(const std::string& path, const ModelLayout& layout);
 
 }  // namespace dimmer

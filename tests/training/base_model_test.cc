@@ -85,7 +85,8 @@ TEST_F(BaseModelTest, ReadsEveryDropoutRate) {
 }
 
 TEST_F(BaseModelTest, NamesWhatItCannotRead) {
-  const auto absent = LoadBaseClassifier(directory_.Sub("absent"), std::vector<std::string>{"a"}, 1);
+  const auto absent =
+      LoadBaseClassifier(directory_.Sub("absent"), std::vector<std::string>{"a"}, 1);
   EXPECT_FALSE(absent.ok());
   EXPECT_THAT(std::string(Message(absent.status())), HasSubstr("absent"));
 }

@@ -23,7 +23,9 @@ std::vector<std::string> Cut(const std::string& text) {
 TEST(CutDocumentsTest, CutsAtTheMark) {
   EXPECT_THAT(Cut("One.\n\nStill one.\n<|endoftext|>\n\n Two. \n<|endoftext|>\n<|endoftext|>\n"),
               ElementsAre("One.\n\nStill one.", "Two."));
-  EXPECT_THAT(Cut("\xEF\xBB\xBF" "A<|endoftext|>B"), ElementsAre("A", "B"));
+  EXPECT_THAT(Cut("\xEF\xBB\xBF"
+                  "A<|endoftext|>B"),
+              ElementsAre("A", "B"));
 }
 
 TEST(CutDocumentsTest, JoinsParagraphsWithoutMarks) {

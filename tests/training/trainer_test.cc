@@ -30,11 +30,10 @@ class TrainerTest : public testing::Test {
     callbacks.on_start = [&](uint64_t done, uint64_t) { resumed_from_ = done; };
     if (stop_at.has_value()) callbacks.stop = [&](uint64_t step) { return step == *stop_at; };
     FixedRows rows(training_);
-    const EpochCheck check{"accuracy", false, [this](const Trainee& trained) {
-                             return Accuracy(trained, check_, 2);
-                           }};
-    auto reports = dimmer::Train(model, rows, check, options_,
-                                 {directory_.Sub(state), fingerprint}, callbacks);
+    const EpochCheck check{"accuracy", false,
+                           [this](const Trainee& trained) { return Accuracy(trained, check_, 2); }};
+    auto reports = dimmer::Train(model, rows, check, options_, {directory_.Sub(state), fingerprint},
+                                 callbacks);
     weights->clear();
     for (const Parameter& parameter : model.parameters()) {
       weights->push_back(parameter.value.detach());
