@@ -53,6 +53,8 @@ absl::StatusOr<Gpt2Weights> LoadWeights(const Package& package) {
   Gpt2Weights weights;
   DIMMER_ASSIGN_OR_RETURN(weights.config,
                           ParseGpt2Config(package.config, package.directory + "/config.json"));
+  DIMMER_ASSIGN_OR_RETURN(weights.config.end_ids,
+                          EndIds(package, weights.config.vocab_size, weights.config.end_ids));
   const Gpt2Config& config = weights.config;
   DIMMER_RETURN_IF_ERROR(CheckModules(package, config.layers, config.hidden));
   const std::string prefix = PrefixOf(package);

@@ -52,6 +52,8 @@ absl::StatusOr<LlamaWeights> LoadWeights(const Package& package) {
   LlamaWeights weights;
   DIMMER_ASSIGN_OR_RETURN(weights.config,
                           ParseLlamaConfig(package.config, package.directory + "/config.json"));
+  DIMMER_ASSIGN_OR_RETURN(weights.config.end_ids,
+                          EndIds(package, weights.config.vocab_size, weights.config.end_ids));
   const LlamaConfig& config = weights.config;
   DIMMER_RETURN_IF_ERROR(CheckModules(package, config.layers, config.hidden));
   const TensorReader reader(package, kPrefix);

@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/models/config_fields.h"
 #include "engine/util/status.h"
 
 namespace dimmer {
@@ -254,6 +255,18 @@ absl::StatusOr<LmHead> LoadLmHead(const Package& package, const TensorReader& re
                                                         MatrixLayout::kOutIn, Bias::kNone));
   DIMMER_ASSIGN_OR_RETURN(Embedding table, reader.Table(words + ".weight", vocab, d));
   return LmHead(std::move(head), std::move(table));
+}
+
+absl::StatusOr<std::vector<int32_t>> EndIds(const Package& package, uint32_t vocab_size,
+                                            std::vector<int32_t> stated) {
+  const std::string path = package.directory + "/generation_config.json";
+  const absl::StatusOr<std::string> text = ReadTextFile(path);
+  if (absl::IsNotFound(text.status())) return stated;
+  DIMMER_RETURN_IF_ERROR(text.status());
+  DIMMER_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(*text, path));
+  DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(json, path));
+  if (!fields.Has("eos_token_id")) return stated;
+  return EndIdsField(fields, vocab_size, std::nullopt);
 }
 
 std::string StoredDType(const Package& package, const std::string& tensor) {

@@ -15,6 +15,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "engine/kernels/aligned_buffer.h"
 #include "engine/layers/embedding.h"
@@ -100,6 +101,11 @@ absl::StatusOr<LoadedFfn> LoadFfn(const Package& package, const TensorReader& re
 // matrix where `tied`, or where the checkpoint has no head of its own.
 absl::StatusOr<LmHead> LoadLmHead(const Package& package, const TensorReader& reader,
                                   const std::string& words, bool tied, int64_t vocab, int64_t d);
+
+// Tokens that end a text: as generation_config.json says, or where there is none or it does not,
+// `stated` by config.json. InvalidArgument names file and key.
+absl::StatusOr<std::vector<int32_t>> EndIds(const Package& package, uint32_t vocab_size,
+                                            std::vector<int32_t> stated);
 
 // The format of a tensor, "F16"; "" if it is not there.
 std::string StoredDType(const Package& package, const std::string& tensor);
