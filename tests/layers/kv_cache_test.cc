@@ -13,7 +13,7 @@ namespace dimmer {
 namespace {
 
 constexpr KvShape kShape{.layers = 3, .heads = 2, .head_dim = 5};
-constexpr size_t kBlock = 2 * kKvPageTokens * 5;
+constexpr size_t kBlock = 2 * KvHeadBlock(5);
 
 TEST(KvPoolTest, CountsPages) {
   EXPECT_EQ(KvPool::PagesFor(0), 0u);
