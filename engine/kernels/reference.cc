@@ -41,7 +41,7 @@ std::vector<float> Linear(std::span<const float> a, size_t rows, std::span<const
 std::vector<float> ExpertFfn(std::span<const float> z, std::span<const float> w1,
                              std::span<const float> b1, std::span<const float> w2,
                              std::span<const float> b2, const std::vector<bool>& mask,
-                             size_t expert_size, Activation activation) {
+                             size_t expert_size, Activation activation, std::span<const float> up) {
   const size_t d = z.size();
   const size_t hidden = mask.size() * expert_size;
   std::vector<double> y(b2.begin(), b2.end());
@@ -49,7 +49,12 @@ std::vector<float> ExpertFfn(std::span<const float> z, std::span<const float> w1
     if (!mask[neuron / expert_size]) continue;
     double sum = b1[neuron];
     for (size_t i = 0; i < d; ++i) sum += double{z[i]} * w1[neuron * d + i];
-    const double a = Activate(activation, sum);
+    double a = Activate(activation, sum);
+    if (!up.empty()) {
+      double factor = 0;
+      for (size_t i = 0; i < d; ++i) factor += double{z[i]} * up[neuron * d + i];
+      a *= factor;
+    }
     for (size_t i = 0; i < d; ++i) y[i] += a * w2[i * hidden + neuron];
   }
   return {y.begin(), y.end()};
@@ -58,23 +63,30 @@ std::vector<float> ExpertFfn(std::span<const float> z, std::span<const float> w1
 std::vector<float> Attention(std::span<const float> q, std::span<const float> k,
                              std::span<const float> v, size_t tokens, size_t head_dim,
                              double scale) {
-  std::vector<float> out(tokens * head_dim);
+  std::vector<float> out;
   for (size_t t = 0; t < tokens; ++t) {
-    std::vector<double> score(tokens);
-    for (size_t s = 0; s < tokens; ++s) {
-      for (size_t c = 0; c < head_dim; ++c) {
-        score[s] += double{q[t * head_dim + c]} * k[s * head_dim + c];
-      }
-      score[s] *= scale;
-    }
-    const double max = *std::max_element(score.begin(), score.end());
-    double sum = 0;
-    for (double& s : score) sum += s = std::exp(s - max);
-    for (size_t c = 0; c < head_dim; ++c) {
-      double value = 0;
-      for (size_t s = 0; s < tokens; ++s) value += score[s] / sum * v[s * head_dim + c];
-      out[t * head_dim + c] = static_cast<float>(value);
-    }
+    const std::vector<float> row = AttentionOfQuery(q.subspan(t * head_dim, head_dim), k, v, scale);
+    out.insert(out.end(), row.begin(), row.end());
+  }
+  return out;
+}
+
+std::vector<float> AttentionOfQuery(std::span<const float> q, std::span<const float> k,
+                                    std::span<const float> v, double scale) {
+  const size_t head_dim = q.size();
+  std::vector<double> score(k.size() / head_dim);
+  for (size_t s = 0; s < score.size(); ++s) {
+    for (size_t c = 0; c < head_dim; ++c) score[s] += double{q[c]} * k[s * head_dim + c];
+    score[s] *= scale;
+  }
+  const double max = *std::max_element(score.begin(), score.end());
+  double sum = 0;
+  for (double& s : score) sum += s = std::exp(s - max);
+  std::vector<float> out(head_dim);
+  for (size_t c = 0; c < head_dim; ++c) {
+    double value = 0;
+    for (size_t s = 0; s < score.size(); ++s) value += score[s] / sum * v[s * head_dim + c];
+    out[c] = static_cast<float>(value);
   }
   return out;
 }
@@ -89,6 +101,16 @@ std::vector<float> LayerNorm(std::span<const float> x, std::span<const float> ga
   std::vector<float> out(x.size());
   for (size_t i = 0; i < x.size(); ++i) {
     out[i] = static_cast<float>((x[i] - mean) / std::sqrt(variance + epsilon) * gamma[i] + beta[i]);
+  }
+  return out;
+}
+
+std::vector<float> RmsNorm(std::span<const float> x, std::span<const float> gamma, double epsilon) {
+  double squares = 0;
+  for (float value : x) squares += double{value} * value / static_cast<double>(x.size());
+  std::vector<float> out(x.size());
+  for (size_t i = 0; i < x.size(); ++i) {
+    out[i] = static_cast<float>(x[i] / std::sqrt(squares + epsilon) * gamma[i]);
   }
   return out;
 }

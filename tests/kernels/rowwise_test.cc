@@ -30,6 +30,56 @@ TEST(LayerNormRow, MatchesTheReferenceAndMayRunInPlace) {
   });
 }
 
+TEST(RmsNormRow, MatchesTheReferenceAndMayRunInPlace) {
+  ForEachTarget([] {
+    for (size_t d : {1, 7, 15, 16, 17, 40, 64, 384, 770}) {
+      for (float epsilon : {1e-6f, 0.1f}) {
+        SCOPED_TRACE(d);
+        std::mt19937 random(static_cast<uint32_t>(d));
+        std::vector<float> x = RandomFloats(d, random, 3.0f);
+        for (float& value : x) value += 1.0f;  // the mean stays
+        const auto gamma = RandomFloats(d, random);
+        AlignedBuffer<float> row = Padded(x, 1, d);  // its padding is NaN
+        AlignedBuffer<float> out(PaddedWidth(d));
+        const AlignedBuffer<float> g = PadBias(gamma);
+        RmsNormRow(row.data(), g.data(), d, epsilon, out.data());
+        RmsNormRow(row.data(), g.data(), d, epsilon, row.data());
+        const auto want = reference::RmsNorm(x, gamma, epsilon);
+        for (size_t i = 0; i < d; ++i) {
+          ASSERT_NEAR(row[i], want[i], 1e-5) << i;
+          ASSERT_EQ(out[i], row[i]) << i;
+        }
+      }
+    }
+  });
+}
+
+TEST(RmsNormRow, OfZerosIsZero) {
+  ForEachTarget([] {
+    AlignedBuffer<float> row(PaddedWidth(20)), gamma(PaddedWidth(20));
+    for (size_t i = 0; i < 20; ++i) gamma[i] = 2;
+    RmsNormRow(row.data(), gamma.data(), 20, 1e-6f, row.data());
+    for (size_t i = 0; i < 20; ++i) EXPECT_EQ(row[i], 0);
+  });
+}
+
+TEST(MultiplyRow, Multiplies) {
+  ForEachTarget([] {
+    for (size_t count : {1, 16, 20, 48}) {
+      AlignedBuffer<float> x(PaddedWidth(count)), y(PaddedWidth(count));
+      for (size_t i = 0; i < count; ++i) {
+        x[i] = static_cast<float>(i) - 3;
+        y[i] = 0.25f * static_cast<float>(i);
+      }
+      MultiplyRow(y.data(), count, x.data());
+      for (size_t i = 0; i < count; ++i) {
+        const float value = static_cast<float>(i);
+        ASSERT_EQ(x[i], (value - 3) * (0.25f * value)) << i;
+      }
+    }
+  });
+}
+
 TEST(AddRows, ConvertsSixteenBitFormatsExactly) {
   ForEachTarget([] {
     for (size_t count : {1, 3, 16, 19, 40}) {
