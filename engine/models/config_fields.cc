@@ -45,8 +45,10 @@ absl::StatusOr<std::vector<int32_t>> EndIdsField(const JsonFields& fields, uint3
                                                  std::optional<int32_t> fallback) {
   constexpr std::string_view kKey = "eos_token_id";
   std::vector<double> stated;
-  if (!fields.Has(kKey)) {
+  if (!fields.json().contains(kKey)) {
     if (fallback) stated.push_back(*fallback);
+  } else if (!fields.Has(kKey)) {
+    // null: nothing ends a text.
   } else if (fields.json().find(kKey)->is_array()) {
     DIMMER_ASSIGN_OR_RETURN(stated, fields.Numbers(kKey));
   } else {

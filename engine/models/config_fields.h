@@ -37,7 +37,8 @@ absl::StatusOr<Activation> ActivationField(const JsonFields& fields, std::string
 // Unimplemented unless the key is absent or as wanted.
 absl::Status ExpectFlag(const JsonFields& fields, std::string_view key, bool wanted);
 
-// eos_token_id: one id or several; those outside the vocabulary never come and are left out.
+// eos_token_id: one id or several, null for none, `fallback` if the key is absent; those outside
+// the vocabulary never come and are left out.
 absl::StatusOr<std::vector<int32_t>> EndIdsField(const JsonFields& fields, uint32_t vocab_size,
                                                  std::optional<int32_t> fallback);
 
