@@ -10,6 +10,7 @@ weights. Shapes are odd on purpose: no width is a multiple of a vector.
 import json
 import pathlib
 
+import safetensors.torch
 import torch
 import transformers
 
@@ -53,7 +54,58 @@ MODELS = {
 }
 
 
+# Language models. Own settings, not of transformers' configuration:
+#   linear: "in_out" as transformers stores GPT-2's linear layers, or "out_in" as others do;
+#   biases: whether the file has those of linear layers (else they are zero);
+#   num_key_value_heads: this transformers knows no grouped-query attention for Llama; the answers
+#   are those of the same model with every key and value head repeated, which is what it means.
+DECODER_LENGTHS = [1, 2, 16, 33, 64, 65, 130]
+NEW_TOKENS = 12
+DECODERS = {
+    "gpt2_tied": {
+        "n_embd": 36,
+        "n_head": 3,
+        "n_layer": 2,
+        "n_inner": 53,
+        "linear": "in_out",
+        "biases": True,
+    },
+    "gpt2_own_head": {
+        "n_embd": 40,
+        "n_head": 5,
+        "n_layer": 2,
+        "activation_function": "relu",
+        "tie_word_embeddings": False,
+        "linear": "out_in",
+        "biases": False,
+    },
+    "llama_grouped": {
+        "hidden_size": 40,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "num_hidden_layers": 2,
+        "intermediate_size": 53,
+        "tie_word_embeddings": False,
+    },
+    "llama_tied": {
+        "hidden_size": 36,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 3,
+        "num_hidden_layers": 2,
+        "intermediate_size": 72,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+    },
+}
+
+
 def main():
+    make_encoders()
+    for seed, (name, settings) in enumerate(DECODERS.items()):
+        make_decoder(100 + seed, name, dict(settings))
+
+
+def make_encoders():
     for seed, (name, settings) in enumerate(MODELS.items()):
         torch.manual_seed(seed)
         config = transformers.BertConfig(**COMMON, **settings)
@@ -82,6 +134,87 @@ def answer(model, encoder, length):
         if not encoder:
             case["logits"] = model(input_ids=ids, token_type_ids=type_ids).logits[0].tolist()
     return case
+
+
+def make_decoder(seed, name, settings):
+    torch.manual_seed(seed)
+    linear = settings.pop("linear", "out_in")
+    biases = settings.pop("biases", True)
+    kv_heads = settings.pop("num_key_value_heads", None)
+    common = {"vocab_size": 61, "initializer_range": 0.25}
+    if name.startswith("gpt2"):
+        config = transformers.GPT2Config(n_positions=160, **common, **settings)
+        model = transformers.GPT2LMHeadModel(config)
+    else:
+        config = transformers.LlamaConfig(
+            max_position_embeddings=160, eos_token_id=None, pad_token_id=None, **common, **settings
+        )
+        model = transformers.LlamaForCausalLM(config)
+    model = model.eval().float()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            if not biases and key.endswith(".bias") and ".ln_" not in key:
+                parameter.zero_()
+            parameter.copy_(parameter.half().float())
+        if kv_heads is not None:
+            share_heads(model, kv_heads)
+
+    directory = FOLDER / name
+    directory.mkdir(exist_ok=True)
+    safetensors.torch.save_file(
+        stored_tensors(model, linear, biases, kv_heads),
+        directory / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    stated = {**config.to_diff_dict(), "architectures": [type(model).__name__]}
+    stated["tie_word_embeddings"] = config.tie_word_embeddings
+    if kv_heads is not None:
+        stated["num_key_value_heads"] = kv_heads
+    (directory / "config.json").write_text(json.dumps(stated, indent=2, sort_keys=True) + "\n")
+    cases = [answer_decoder(model, length) for length in DECODER_LENGTHS]
+    (directory / "answers.json").write_text(json.dumps({"cases": cases}) + "\n")
+
+
+def share_heads(model, kv_heads):
+    """Every group of query heads gets the keys and values of its first head."""
+    heads = model.config.num_attention_heads
+    for layer in model.model.layers:
+        for projection in (layer.self_attn.k_proj, layer.self_attn.v_proj):
+            per_head = projection.weight.unflatten(0, (heads, -1))[:: heads // kv_heads]
+            projection.weight.copy_(per_head.repeat_interleave(heads // kv_heads, 0).flatten(0, 1))
+
+
+def stored_tensors(model, linear, biases, kv_heads):
+    tensors = {}
+    for key, parameter in model.named_parameters():  # a tied head comes once
+        value = parameter.detach().half()
+        conv1d = any(part in key for part in (".c_attn.", ".c_proj.", ".c_fc."))
+        if conv1d and key.endswith(".bias") and not biases:
+            continue
+        if conv1d and key.endswith(".weight") and linear == "out_in":
+            value = value.T
+        if kv_heads is not None and (".k_proj." in key or ".v_proj." in key):
+            heads = model.config.num_attention_heads
+            value = value.unflatten(0, (heads, -1))[:: heads // kv_heads].flatten(0, 1)
+        tensors[key] = value.contiguous()
+    return tensors
+
+
+def answer_decoder(model, length):
+    ids = torch.randint(model.config.vocab_size, (1, length))
+    with torch.no_grad():
+        logprobs = model(input_ids=ids).logits[0].double().log_softmax(-1)
+        token_logprobs = logprobs[:-1].gather(1, ids[0, 1:, None])[:, 0]
+        greedy = []
+        grown = ids
+        for _ in range(NEW_TOKENS):
+            best = model(input_ids=grown).logits[0, -1].topk(2)
+            assert best.values[0] - best.values[1] > 2e-4, "too close a call: change the seed"
+            greedy.append(int(best.indices[0]))
+            grown = torch.cat([grown, best.indices[None, :1]], dim=1)
+    return {"ids": ids[0].tolist(), "token_logprobs": token_logprobs.tolist(), "greedy": greedy}
 
 
 if __name__ == "__main__":
