@@ -6,52 +6,11 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
-#include <iostream>
 #include <random>
 
 #include "engine/package/json_fields.h"
-#include "engine/package/safetensors.h"
 
 namespace dimmer {
-namespace {
-
-using Tensors = std::map<std::string, TestBert::Tensor>;
-
-void Check(const absl::Status& status) {
-  if (status.ok()) return;
-  std::cerr << status << std::endl;
-  std::abort();
-}
-
-// Draws values in the same order whatever the names are.
-class Drawer {
- public:
-  explicit Drawer(uint32_t seed) : random_(seed) {}
-  TestBert::Tensor Draw(std::vector<int64_t> shape, float scale, float center = 0) {
-    int64_t count = 1;
-    for (int64_t size : shape) count *= size;
-    TestBert::Tensor tensor{std::move(shape), std::vector<float>(static_cast<size_t>(count))};
-    for (float& value : tensor.values) {
-      // Uniform in [-2, 2) x scale; not std::normal_distribution, whose values differ per library.
-      const float unit = static_cast<float>(random_() >> 8) / static_cast<float>(1 << 24);
-      value = std::round((center + scale * (4 * unit - 2)) * 1024) / 1024;
-    }
-    return tensor;
-  }
-
- private:
-  std::mt19937 random_;
-};
-
-void WriteTensors(const std::string& path, const Tensors& tensors, DType dtype) {
-  std::vector<TensorToWrite> list;
-  for (const auto& [name, tensor] : tensors) {
-    list.push_back({name, dtype, tensor.shape, tensor.values});
-  }
-  Check(WriteSafetensors(path, list, {{"format", "pt"}}));
-}
-
-}  // namespace
 
 TempDirectory::TempDirectory() {
   std::string pattern = (std::filesystem::temp_directory_path() / "dimmer_test_XXXXXX").string();
@@ -85,9 +44,9 @@ nlohmann::json TestBert::Config() const {
   return config;
 }
 
-std::map<std::string, TestBert::Tensor> TestBert::Weights() const {
+TestTensors TestBert::Weights() const {
   Drawer drawer(seed);
-  Tensors tensors;
+  TestTensors tensors;
   const int64_t d = hidden_size;
   const std::string bert = prefix ? "bert." : "";
   const float in_scale = 1.0f / std::sqrt(static_cast<float>(d));
@@ -120,9 +79,9 @@ std::map<std::string, TestBert::Tensor> TestBert::Weights() const {
   return tensors;
 }
 
-std::map<std::string, TestBert::Tensor> TestBert::Routers() const {
+TestTensors TestBert::Routers() const {
   Drawer drawer(seed + 1000);
-  Tensors tensors;
+  TestTensors tensors;
   for (const MoeModuleSpec& module : Moe().modules) {
     tensors[RouterTensorName(module.layer, module.module, 1)] =
         drawer.Draw({router_width, hidden_size}, 0.3f);
@@ -145,10 +104,10 @@ MoeSpec TestBert::Moe() const {
 
 void WriteTestBert(const TestBert& bert, const std::string& directory) {
   std::filesystem::create_directories(directory);
-  Check(WriteTextFile(directory + "/config.json", bert.Config().dump(2)));
-  Tensors weights = bert.Weights();
+  CheckOk(WriteTextFile(directory + "/config.json", bert.Config().dump(2)));
+  TestTensors weights = bert.Weights();
   if (bert.extra_tensors) {
-    TestBert::Tensor ids{{1, bert.max_positions}, {}};
+    TestTensor ids{{1, bert.max_positions}, {}};
     for (uint32_t i = 0; i < bert.max_positions; ++i) ids.values.push_back(static_cast<float>(i));
     weights[std::string(bert.prefix ? "bert." : "") + "embeddings.position_ids"] = std::move(ids);
   }
@@ -166,12 +125,12 @@ void WriteTestBert(const TestBert& bert, const std::string& directory) {
         lines += fmt::format("word{}\n", i);
       }
     }
-    Check(WriteTextFile(directory + "/vocab.txt", lines));
-    Check(WriteTextFile(directory + "/tokenizer_config.json", R"({"do_lower_case": true})"));
+    CheckOk(WriteTextFile(directory + "/vocab.txt", lines));
+    CheckOk(WriteTextFile(directory + "/tokenizer_config.json", R"({"do_lower_case": true})"));
   }
   if (bert.experts == 0) return;
   WriteTensors(directory + "/routers.safetensors", bert.Routers(), bert.dtype);
-  Check(WriteMoeSpec(directory, bert.Moe()));
+  CheckOk(WriteMoeSpec(directory, bert.Moe()));
 }
 
 void WriteTestRepository(const TestBert& bert, const std::string& root, const std::string& model) {

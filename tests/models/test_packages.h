@@ -3,12 +3,12 @@
 #define DIMMER_TESTS_MODELS_TEST_PACKAGES_H_
 
 #include <cstdint>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "engine/package/package.h"
+#include "tests/models/test_tensors.h"
 
 namespace dimmer {
 
@@ -50,13 +50,8 @@ struct TestBert {
   bool vocabulary = false;    // a vocab.txt of vocab_size lines, and tokenizer_config.json
 
   nlohmann::json Config() const;
-  // Name (as in the file) -> shape and fp32 values.
-  struct Tensor {
-    std::vector<int64_t> shape;
-    std::vector<float> values;
-  };
-  std::map<std::string, Tensor> Weights() const;
-  std::map<std::string, Tensor> Routers() const;
+  TestTensors Weights() const;
+  TestTensors Routers() const;
   MoeSpec Moe() const;
 };
 
