@@ -39,8 +39,10 @@ def command(target, *arguments):
 
 def generate(target, *arguments, status=0, stdin=""):
     done = subprocess.run(
-        command(target, *arguments), input=stdin, capture_output=True, text=True, env=ENVIRONMENT
+        command(target, *arguments), input=stdin.encode(), capture_output=True, env=ENVIRONMENT
     )
+    # Not with text=True, which would change the text's newlines.
+    done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
     assert done.returncode == status, done.stdout + done.stderr
     return done
 
@@ -69,7 +71,7 @@ def test_the_text_and_what_it_cost(writers, stubs):
 def test_json_is_one_message_a_line(writers):
     arguments = ["writer", "-", "--max-tokens", 32, "--flop-fraction", 0.8, "--json"]
     done = generate(writers.target(), *arguments, stdin=PROMPT + "\n")
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    lines = [json.loads(line) for line in done.stdout.strip().split("\n")]
     assert not done.stderr
     assert sum(len(line["token_ids"]) for line in lines) == 32
     assert all(len(line["token_ids"]) == len(line["logprobs"]) for line in lines)
@@ -82,11 +84,11 @@ def test_json_is_one_message_a_line(writers):
 def test_the_seed_that_it_names_repeats_the_text(writers):
     arguments = ["dense", PROMPT, "--temperature", 1.2, "--top-k", 50, "--top-p", 0.95]
     first = generate(writers.target(), *arguments)
-    seed = SUMMARY.fullmatch(first.stderr).group(11)
+    seed = SUMMARY.fullmatch(first.stderr).group(12)
     assert int(seed) > 0
     again = generate(writers.target(), *arguments, "--seed", seed)
     assert again.stdout == first.stdout
-    assert SUMMARY.fullmatch(again.stderr).group(11) == seed
+    assert SUMMARY.fullmatch(again.stderr).group(12) == seed
     other = generate(writers.target(), *arguments, "--seed", 11)
     assert other.stdout != first.stdout
 
