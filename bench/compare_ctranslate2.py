@@ -149,6 +149,11 @@ class Dimmer:
         for row in answer["results"]:
             if "error" in row:
                 raise SystemExit(row["error"])
+            if len(row["ids"]) != new_tokens:
+                raise SystemExit(
+                    f"found {len(row['ids'])} tokens, expected {new_tokens}: this side would look"
+                    " faster than it is; take other --prompt-tokens or fewer --new-tokens"
+                )
         return answer
 
 
