@@ -97,10 +97,12 @@ absl::Status DecoderBatch::Check(const Sequence& sequence) const {
   }
   const size_t least = Scores(sequence) ? 2 : 1;
   const size_t more = Scores(sequence) ? 0 : sequence.generation->max_new_tokens;
-  if (tokens < least || tokens + more > info_.max_tokens) {
+  // The last token is predicted and takes no position.
+  const size_t most = info_.max_tokens + size_t{1};
+  if (tokens < least || tokens + more > most) {
     return absl::InvalidArgumentError(
         fmt::format("found {} tokens and {} to come, expected at least {} and at most {} in all",
-                    tokens, more, least, info_.max_tokens));
+                    tokens, more, least, most));
   }
   for (size_t t = 0; t < tokens; ++t) {
     if (sequence.ids[t] >= 0 && static_cast<uint32_t>(sequence.ids[t]) < info_.vocab_size) continue;

@@ -82,7 +82,10 @@ TEST_F(DecoderBatchTest, CompactsRowsWhenSequencesStopMidway) {
   ASSERT_EQ(batch.tokens(), 2u + 3 + 3 + 2);
   EXPECT_THAT(batch.head_rows(), ElementsAre(1, 4, 5, 6, 7, 9));
   std::vector<float> x(batch.tokens() * kStride);
-  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i / kStride);  // the row number
+  for (size_t i = 0; i < x.size(); ++i) {
+    const size_t row = i / kStride;
+    x[i] = static_cast<float>(row);
+  }
 
   batch.DropStopped(x.data(), kStride);
   EXPECT_EQ(batch.size(), 4u);  // nobody yet
@@ -150,10 +153,9 @@ TEST_F(DecoderBatchTest, RefusesBadInputPerSequence) {
   };
   refuse(Add(3), "")->ids.clear();
   messages.back() = "found 0 tokens";
-  refuse(Add(190, Task::kGeneration, 11),
-         "found 190 tokens and 11 to come, expected at least 1 "
-         "and at most 200 in all");
-  refuse(Add(201, Task::kScoring), "found 201 tokens");
+  refuse(Add(190, Task::kGeneration, 12),
+         "found 190 tokens and 12 to come, expected at least 1 and at most 201 in all");
+  refuse(Add(202, Task::kScoring), "found 202 tokens");
   refuse(Add(1, Task::kScoring), "found 1 tokens and 0 to come, expected at least 2");
   refuse(Add(3), "token id: found 16 at position 2, expected 0 to 15")->ids[2] = kVocabulary;
   refuse(Add(3), "token id: found -1 at position 0")->ids[0] = -1;

@@ -140,6 +140,15 @@ TEST_P(Decoders, GoingOnFromThePromptIsTheSame) {
   }
 }
 
+// The last token takes no position: a text may be one longer than there are.
+TEST_P(Decoders, TheContextCanBeFilled) {
+  const auto model = Load(plain_);
+  const Answer answer = RunCall(*model, Ask(290, 1, 11));
+  EXPECT_TRUE(answer.status.ok()) << answer.status;
+  EXPECT_EQ(answer.output.size(), 11u);
+  EXPECT_EQ(RunCall(*model, Ask(290, 1, 12)).status.code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST_P(Decoders, CountsFlopsExactly) {
   const TestDecoder decoder = plain_.Converted();
   const auto model = Load(decoder);
