@@ -101,7 +101,7 @@ void FromUsage(const Usage& usage, v1::Usage* out) {
   out->set_tau(usage.tau);
   out->set_prompt_tokens(usage.prompt_tokens);
   out->set_output_tokens(usage.output_tokens);
-  const double tokens = double(usage.prompt_tokens) + usage.output_tokens;
+  const auto tokens = double(usage.LayerTokens());
   for (const LayerUsage& layer : usage.layers) {
     v1::LayerUsage* added = out->add_layers();
     added->set_layer(layer.layer);

@@ -190,6 +190,7 @@ void GenerationBudget::Report(Usage& usage) const {
   usage.flops = flops_;
   usage.dense_flops = dense_flops_;
   usage.tau = mean_tau_;
+  usage.layer_tokens = tokens_;
   usage.layers.clear();
   for (size_t m = 0; m < cost_->moe.size(); ++m) {
     const MoeCost& cost = cost_->moe[m];

@@ -47,6 +47,7 @@ void Usage::Add(const Usage& other) {
     // In this form the mean of equal taus is exactly that tau.
     tau += (other.tau - tau) * (other_tokens / (own_tokens + other_tokens));
   }
+  layer_tokens = LayerTokens() + other.LayerTokens();
   flops += other.flops;
   dense_flops += other.dense_flops;
   prompt_tokens += other.prompt_tokens;

@@ -16,7 +16,7 @@ struct LayerUsage {
   uint32_t layer = 0;
   Module module = Module::kFfn;
   uint32_t experts = 0;      // in this module
-  uint64_t expert_runs = 0;  // (token, expert) pairs that ran; over tokens: the mean per token
+  uint64_t expert_runs = 0;  // (token, expert) pairs that ran
 };
 
 struct Usage {
@@ -31,7 +31,12 @@ struct Usage {
   bool budget_clamped = false;
   bool degraded = false;
   bool truncated = false;
+  uint64_t layer_tokens = 0;  // that ran through the layers; 0: all of prompt and output
 
+  // What expert_runs are over: a generation's last token is not run.
+  uint64_t LayerTokens() const {
+    return layer_tokens > 0 ? layer_tokens : uint64_t{prompt_tokens} + output_tokens;
+  }
   // Sums counts, takes tau as the mean weighted by tokens, the longest times, and the union of
   // flags.
   void Add(const Usage& other);

@@ -31,6 +31,7 @@ TEST(UsageTest, SumsCountsAndWeighsTauByTokens) {
   EXPECT_DOUBLE_EQ(sum.tau, (0.5 * 1 + 0.1 * 3) / 4);
   EXPECT_EQ(sum.prompt_tokens, 3u);
   EXPECT_EQ(sum.output_tokens, 1u);
+  EXPECT_EQ(sum.LayerTokens(), 4u);
   EXPECT_EQ(sum.queue_us, 7u);
   EXPECT_EQ(sum.compute_us, 9u);
   EXPECT_TRUE(sum.truncated);
@@ -62,6 +63,14 @@ TEST(UsageTest, MergesLayersInOrder) {
   EXPECT_THAT(merged, testing::ElementsAre(
                           std::tuple(0, Module::kFfn, 10), std::tuple(0, Module::kQ, 21),
                           std::tuple(1, Module::kFfn, 30), std::tuple(2, Module::kFfn, 2)));
+}
+
+TEST(UsageTest, CountsTheTokensThatRanThroughTheLayers) {
+  Usage sum;
+  sum.Add({.prompt_tokens = 3, .output_tokens = 2, .layer_tokens = 4});
+  EXPECT_EQ(sum.LayerTokens(), 4u);
+  sum.Add({.prompt_tokens = 5});
+  EXPECT_EQ(sum.LayerTokens(), 9u);
 }
 
 }  // namespace
