@@ -71,7 +71,7 @@ bool GenerateCall::OnPiece(const Piece& piece) {
   grpc::ByteBuffer bytes;
   const absl::Status written = ToBytes(message, &bytes);
   if (!written.ok()) throw std::runtime_error(std::string(written.message()));
-  return queue_.Push(std::move(bytes));
+  return queue_.Push(bytes);
 }
 
 void GenerateCall::OnAnswer(const Budget& asked, const Response& response) {
@@ -83,7 +83,7 @@ void GenerateCall::OnAnswer(const Budget& asked, const Response& response) {
       FromGeneration(response, &last);
       grpc::ByteBuffer bytes;
       status = ToBytes(last, &bytes);
-      if (status.ok()) queue_.Push(std::move(bytes));
+      if (status.ok()) queue_.Push(bytes);
     }
   } catch (const std::exception& error) {  // out of memory
     status = absl::InternalError(fmt::format("no answer was made: {}", error.what()));

@@ -22,9 +22,11 @@ using TensorMetadata = inference::ModelMetadataResponse::TensorMetadata;
 constexpr std::array<std::string_view, 4> kClassifierInputs = {"text", "text_pair", "input_ids",
                                                                "attention_mask"};
 constexpr std::array<std::string_view, 1> kEmbedderInputs = {"text"};
+constexpr std::array<std::string_view, 2> kGeneratorInputs = {"text", "input_ids"};
 
 std::vector<std::string> OutputsOf(const ModelInfo& info) {
   if (OipTask(info) == Task::kEmbedding) return {"embedding"};
+  if (OipTask(info) == Task::kGeneration) return {"text", "output_ids"};
   return {"label", "score", "logits"};
 }
 
@@ -95,17 +97,33 @@ absl::Status DecodeIds(const OipInputs& inputs, const ModelInfo& info, size_t ma
           fmt::format("input input_ids: found {} tokens in row {}, expected at most {}", length,
                       row, info.max_tokens));
     }
-    std::vector<int32_t>& tokens = request.token_ids.emplace_back();
-    for (int64_t i = 0; i < length; ++i) {
-      const int64_t id = ids.values[static_cast<size_t>(row * ids.columns + i)];
-      if (id < 0 || id >= int64_t{info.vocab_size}) {
-        return absl::InvalidArgumentError(
-            fmt::format("input input_ids: found {} at [{}, {}], expected an id in [0, {})", id, row,
-                        i, info.vocab_size));
-      }
-      tokens.push_back(static_cast<int32_t>(id));
-    }
+    DIMMER_ASSIGN_OR_RETURN(std::vector<int32_t> tokens,
+                            OipInputs::TokenRow("input_ids", ids, row, length, info.vocab_size));
+    request.token_ids.push_back(std::move(tokens));
   }
+  return absl::OkStatus();
+}
+
+// One prompt, either way.
+absl::Status DecodePrompt(const OipInputs& inputs, const ModelInfo& info, Request& request) {
+  const std::string name = inputs.Has("input_ids") ? "input_ids" : "text";
+  DIMMER_ASSIGN_OR_RETURN(const int64_t rows, inputs.Rows(name));
+  if (rows != 1) {
+    return absl::InvalidArgumentError(
+        fmt::format("input {}: found {} prompts, expected one", name, rows));
+  }
+  if (name == "text") {
+    DIMMER_ASSIGN_OR_RETURN(request.texts, inputs.Bytes("text"));
+    return CheckUtf8("text", request.texts);
+  }
+  DIMMER_ASSIGN_OR_RETURN(const OipInputs::Matrix ids, inputs.Int64Matrix("input_ids"));
+  if (ids.columns == 0) {
+    return absl::InvalidArgumentError(
+        "input input_ids: found shape [1, 0], expected at least one token");
+  }
+  DIMMER_ASSIGN_OR_RETURN(std::vector<int32_t> tokens,
+                          OipInputs::TokenRow("input_ids", ids, 0, ids.columns, info.vocab_size));
+  request.token_ids = {std::move(tokens)};
   return absl::OkStatus();
 }
 
@@ -153,15 +171,24 @@ void AddRows(const std::string& name, const std::vector<Result>& results,
 }  // namespace
 
 Task OipTask(const ModelInfo& info) {
-  const bool classifies =
-      std::find(info.tasks.begin(), info.tasks.end(), Task::kClassification) != info.tasks.end();
-  return classifies ? Task::kClassification : Task::kEmbedding;
+  const auto does = [&](Task task) {
+    return std::find(info.tasks.begin(), info.tasks.end(), task) != info.tasks.end();
+  };
+  if (does(Task::kClassification)) return Task::kClassification;
+  return does(Task::kGeneration) ? Task::kGeneration : Task::kEmbedding;
 }
 
 void DescribeTensors(const ModelInfo& info, inference::ModelMetadataResponse* out) {
   *out->add_inputs() = Describe("text", "BYTES", {-1});
   if (OipTask(info) == Task::kEmbedding) {
     *out->add_outputs() = Describe("embedding", "FP32", {-1, int64_t{info.width}});
+    return;
+  }
+  if (OipTask(info) == Task::kGeneration) {
+    *out->mutable_inputs(0) = Describe("text", "BYTES", {1});
+    *out->add_inputs() = Describe("input_ids", "INT64", {1, -1});
+    *out->add_outputs() = Describe("text", "BYTES", {1});
+    *out->add_outputs() = Describe("output_ids", "INT64", {1, -1});
     return;
   }
   *out->add_inputs() = Describe("text_pair", "BYTES", {-1});
@@ -172,6 +199,37 @@ void DescribeTensors(const ModelInfo& info, inference::ModelMetadataResponse* ou
   *out->add_outputs() = Describe("logits", "FP32", {-1, static_cast<int64_t>(info.labels.size())});
 }
 
+namespace {
+
+inference::DataType ToDataType(const std::string& datatype) {
+  if (datatype == "BYTES") return inference::TYPE_STRING;
+  return datatype == "INT64" ? inference::TYPE_INT64 : inference::TYPE_FP32;
+}
+
+}  // namespace
+
+void DescribeConfig(const ServedModel& model, inference::ModelConfig* out) {
+  inference::ModelMetadataResponse tensors;
+  DescribeTensors(model.model->info(), &tensors);
+  out->set_name(model.name);
+  out->set_platform(kOipPlatform);
+  for (const TensorMetadata& tensor : tensors.inputs()) {
+    inference::ModelInput* input = out->add_input();
+    input->set_name(tensor.name());
+    input->set_data_type(ToDataType(tensor.datatype()));
+    *input->mutable_dims() = tensor.shape();
+    input->set_optional(tensors.inputs_size() > 1);  // texts or ids
+  }
+  for (const TensorMetadata& tensor : tensors.outputs()) {
+    inference::ModelOutput* output = out->add_output();
+    output->set_name(tensor.name());
+    output->set_data_type(ToDataType(tensor.datatype()));
+    *output->mutable_dims() = tensor.shape();
+  }
+  out->mutable_model_transaction_policy()->set_decoupled(OipTask(model.model->info()) ==
+                                                         Task::kGeneration);
+}
+
 absl::StatusOr<Request> DecodeInfer(const ModelInferRequest& message, const ServedModel& model,
                                     size_t max_texts) {
   const ModelInfo& info = model.model->info();
@@ -179,7 +237,8 @@ absl::StatusOr<Request> DecodeInfer(const ModelInferRequest& message, const Serv
   request.model = model.name;
   request.version = model.version;
   request.task = OipTask(info);
-  DIMMER_ASSIGN_OR_RETURN(const OipParameters parameters, DecodeParameters(message.parameters()));
+  DIMMER_ASSIGN_OR_RETURN(const OipParameters parameters,
+                          DecodeParameters(message.parameters(), request.task));
   request.budget = parameters.budget;
   request.truncate = parameters.truncate;
   if (parameters.timeout.has_value()) {
@@ -188,6 +247,8 @@ absl::StatusOr<Request> DecodeInfer(const ModelInferRequest& message, const Serv
   DIMMER_ASSIGN_OR_RETURN(const OipInputs inputs, OipInputs::Of(message));
   if (request.task == Task::kEmbedding) {
     DIMMER_RETURN_IF_ERROR(inputs.OnlyThese(kEmbedderInputs));
+  } else if (request.task == Task::kGeneration) {
+    DIMMER_RETURN_IF_ERROR(inputs.OnlyThese(kGeneratorInputs));
   } else {
     DIMMER_RETURN_IF_ERROR(inputs.OnlyThese(kClassifierInputs));
   }
@@ -195,6 +256,11 @@ absl::StatusOr<Request> DecodeInfer(const ModelInferRequest& message, const Serv
   if (has_ids && (inputs.Has("text") || inputs.Has("text_pair"))) {
     return absl::InvalidArgumentError(
         "inputs: found both text and input_ids or attention_mask, expected one kind");
+  }
+  if (request.task == Task::kGeneration) {
+    request.generate = parameters.generate;
+    DIMMER_RETURN_IF_ERROR(DecodePrompt(inputs, info, request));
+    return request;
   }
   DIMMER_RETURN_IF_ERROR(has_ids ? DecodeIds(inputs, info, max_texts, request)
                                  : DecodeTexts(inputs, max_texts, request));
@@ -227,12 +293,67 @@ absl::StatusOr<std::vector<std::string>> WantedOutputs(const ModelInferRequest& 
   return wanted;
 }
 
+namespace {
+
+void AddGenerated(const std::vector<std::string>& outputs, const std::string& text,
+                  std::span<const int32_t> ids, ModelInferResponse* out) {
+  for (const std::string& name : outputs) {
+    if (name == "text") {
+      AddBytesOutput(name, std::span(&text, 1), out);
+    } else {
+      AddInt64Output(name, {1, static_cast<int64_t>(ids.size())},
+                     std::vector<int64_t>(ids.begin(), ids.end()), out);
+    }
+  }
+}
+
+void SetFinal(bool final, ModelInferResponse* out) {
+  (*out->mutable_parameters())["triton_final_response"].set_bool_param(final);
+}
+
+// What all answers to a generation say once.
+void SetEnd(const Response& response, ModelInferResponse* out) {
+  const Result& result = response.results.front();
+  auto& parameters = *out->mutable_parameters();
+  parameters["finish_reason"].set_string_param(std::string(FinishReasonName(result.finish_reason)));
+  parameters["seed"].set_uint64_param(result.seed);
+}
+
+}  // namespace
+
+void EncodePiece(const Piece& piece, const ServedModel& model,
+                 const std::vector<std::string>& outputs, ModelInferResponse* out) {
+  out->set_model_name(model.name);
+  out->set_model_version(model.version);
+  AddGenerated(outputs, piece.text, piece.ids, out);
+  SetFinal(false, out);
+}
+
+void EncodeFinal(const Response& response, const ModelInfo& info,
+                 const std::vector<std::string>& outputs, ModelInferResponse* out) {
+  if (OipTask(info) != Task::kGeneration) {
+    EncodeInfer(response, info, outputs, out);
+  } else {
+    out->set_model_name(response.model);
+    out->set_model_version(response.version);
+    SetParameters(response.usage, out->mutable_parameters());
+    SetEnd(response, out);
+    AddGenerated(outputs, "", {}, out);
+  }
+  SetFinal(true, out);
+}
+
 void EncodeInfer(const Response& response, const ModelInfo& info,
                  const std::vector<std::string>& outputs, ModelInferResponse* out) {
   out->set_model_name(response.model);
   out->set_model_version(response.version);
   SetParameters(response.usage, out->mutable_parameters());
   const std::vector<Result>& results = response.results;
+  if (OipTask(info) == Task::kGeneration) {
+    SetEnd(response, out);
+    AddGenerated(outputs, results.front().text, results.front().output_ids, out);
+    return;
+  }
   for (const std::string& name : outputs) {
     if (name == "label") {
       std::vector<std::string> labels;

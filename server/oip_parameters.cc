@@ -121,6 +121,46 @@ absl::Status DecodeBudget(const std::string& name, Budget::Kind kind, const Infe
   return Annotate(ValidateBudget(budget), "parameters." + name);
 }
 
+absl::Status DecodeUint32(const std::string& name, const InferParameter& value, uint32_t& number) {
+  DIMMER_ASSIGN_OR_RETURN(const uint64_t count, ToCount(name, value));
+  if (count > std::numeric_limits<uint32_t>::max()) {
+    return Wrong(name, value, "a whole number below 2^32");
+  }
+  number = static_cast<uint32_t>(count);
+  return absl::OkStatus();
+}
+
+absl::Status DecodeFloat(const std::string& name, const InferParameter& value, float& number) {
+  DIMMER_ASSIGN_OR_RETURN(const double real, ToDouble(name, value));
+  number = static_cast<float>(real);
+  return absl::OkStatus();
+}
+
+constexpr std::array<std::string_view, 6> kGenerateNames = {"max_tokens", "temperature", "top_k",
+                                                            "top_p",      "seed",        "stop"};
+
+bool IsGenerate(std::string_view name) {
+  return std::find(kGenerateNames.begin(), kGenerateNames.end(), name) != kGenerateNames.end();
+}
+
+// Values are checked by the engine, which names them alike.
+absl::Status DecodeGenerate(const std::string& name, const InferParameter& value,
+                            GenerateOptions& options) {
+  if (name == "max_tokens") return DecodeUint32(name, value, options.max_tokens);
+  if (name == "top_k") return DecodeUint32(name, value, options.sampling.top_k);
+  if (name == "temperature") return DecodeFloat(name, value, options.sampling.temperature);
+  if (name == "top_p") return DecodeFloat(name, value, options.sampling.top_p);
+  if (name == "seed") {
+    DIMMER_ASSIGN_OR_RETURN(options.sampling.seed, ToCount(name, value));
+    return absl::OkStatus();
+  }
+  if (value.parameter_choice_case() != InferParameter::kStringParam) {
+    return Wrong(name, value, "a string");
+  }
+  options.stop = {value.string_param()};
+  return absl::OkStatus();
+}
+
 bool Ignored(std::string_view name) {
   return std::find(kIgnored.begin(), kIgnored.end(), name) != kIgnored.end() ||
          std::any_of(kIgnoredPrefixes.begin(), kIgnoredPrefixes.end(),
@@ -129,7 +169,7 @@ bool Ignored(std::string_view name) {
 
 }  // namespace
 
-absl::StatusOr<OipParameters> DecodeParameters(const OipParameterMap& parameters) {
+absl::StatusOr<OipParameters> DecodeParameters(const OipParameterMap& parameters, Task task) {
   // In one order, whatever the map's: the same request gets the same message.
   std::vector<std::string> names;
   for (const auto& [name, value] : parameters) names.push_back(name);
@@ -152,11 +192,14 @@ absl::StatusOr<OipParameters> DecodeParameters(const OipParameterMap& parameters
       DIMMER_ASSIGN_OR_RETURN(const uint64_t micros, ToCount(name, value));
       constexpr uint64_t kMost = std::numeric_limits<int64_t>::max() / 4000;  // fits in ns
       if (micros > 0) decoded.timeout = std::chrono::microseconds(std::min(micros, kMost));
+    } else if (task == Task::kGeneration && IsGenerate(name)) {
+      DIMMER_RETURN_IF_ERROR(DecodeGenerate(name, value, decoded.generate));
     } else if (!Ignored(name)) {
       return absl::InvalidArgumentError(fmt::format(
-          "parameters.{}: not a parameter of this model, expected tau, flop_fraction, max_flops, "
+          "parameters.{}: not a parameter of this model, expected {}tau, flop_fraction, max_flops, "
           "min_quality, truncate, timeout or priority",
-          name));
+          name,
+          task == Task::kGeneration ? "max_tokens, temperature, top_k, top_p, seed, stop, " : ""));
     }
   }
   return decoded;

@@ -1,26 +1,20 @@
 #include "server/oip_service.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "engine/util/status.h"
+#include "server/oip_call.h"
 #include "server/oip_convert.h"
-#include "server/task_model.h"
 
 namespace dimmer {
 namespace {
 
 absl::Status SubmitInfer(Engine& engine, UnaryCall* call,
                          const inference::ModelInferRequest& message, size_t max_texts) {
-  DIMMER_ASSIGN_OR_RETURN(auto model, engine.Find(message.model_name(), message.model_version()));
-  call->SetModel(model->name, model->version);
-  const ModelInfo& info = model->model->info();
-  DIMMER_ASSIGN_OR_RETURN(auto outputs, WantedOutputs(message, info));
-  DIMMER_ASSIGN_OR_RETURN(Request request, DecodeInfer(message, *model, max_texts));
-  request.deadline = std::min(request.deadline, call->deadline());
-  call->Submit(engine, std::move(request),
-               [model, outputs = std::move(outputs), id = message.id()](UnaryCall* answered,
-                                                                        const Response& response) {
+  DIMMER_ASSIGN_OR_RETURN(OipCall decoded, DecodeOipCall(engine, message, max_texts, call));
+  call->Submit(engine, std::move(decoded.request),
+               [model = decoded.model, outputs = std::move(decoded.outputs), id = message.id()](
+                   UnaryCall* answered, const Response& response) {
                  inference::ModelInferResponse answer;
                  answer.set_id(id);
                  EncodeInfer(response, model->model->info(), outputs, &answer);
@@ -95,8 +89,25 @@ grpc::ServerUnaryReactor* OipService::ModelMetadata(Context* context, const Byte
         inference::ModelMetadataResponse answer;
         answer.set_name((*model)->name);
         answer.add_versions((*model)->version);
-        answer.set_platform("dimmer");
+        answer.set_platform(kOipPlatform);
         DescribeTensors((*model)->model->info(), &answer);
+        call->Reply(answer);
+      });
+}
+
+grpc::ServerUnaryReactor* OipService::ModelConfig(Context* context, const Bytes* bytes,
+                                                  Bytes* response) {
+  return Serve<inference::ModelConfigRequest>(
+      shared_, "ModelConfig", context, bytes, response,
+      [this](UnaryCall* call, const inference::ModelConfigRequest& request) {
+        const auto model = engine_->Find(request.name(), request.version());
+        if (!model.ok()) {
+          call->Fail(model.status());
+          return;
+        }
+        call->SetModel((*model)->name, (*model)->version);
+        inference::ModelConfigResponse answer;
+        DescribeConfig(**model, answer.mutable_config());
         call->Reply(answer);
       });
 }

@@ -9,23 +9,34 @@
 
 #include "engine/engine.h"
 #include "inference/open_inference.grpc.pb.h"
+#include "server/oip_stream.h"
 #include "server/unary_call.h"
 
 namespace dimmer {
 
 namespace oip {
 using Service = inference::GRPCInferenceService;
-using Raw = Service::WithRawCallbackMethod_ServerLive<
-    Service::WithRawCallbackMethod_ServerReady<Service::WithRawCallbackMethod_ModelReady<
-        Service::WithRawCallbackMethod_ServerMetadata<Service::WithRawCallbackMethod_ModelMetadata<
-            Service::WithRawCallbackMethod_ModelInfer<Service::Service>>>>>>;
+using Probes = Service::WithRawCallbackMethod_ServerLive<Service::WithRawCallbackMethod_ServerReady<
+    Service::WithRawCallbackMethod_ModelReady<Service::Service>>>;
+using Descriptions =
+    Service::WithRawCallbackMethod_ServerMetadata<Service::WithRawCallbackMethod_ModelMetadata<
+        Service::WithRawCallbackMethod_ModelConfig<Probes>>>;
+using Raw = Service::WithRawCallbackMethod_ModelInfer<
+    Service::WithRawCallbackMethod_ModelStreamInfer<Descriptions>>;
 }  // namespace oip
 
 class OipService : public oip::Raw {
  public:
   // `id` is the server's name in its metadata. Nothing is owned.
   OipService(Engine* engine, const CallShared& shared, std::string id, size_t max_texts)
-      : engine_(engine), shared_(shared), id_(std::move(id)), max_texts_(max_texts) {}
+      : engine_(engine),
+        shared_(shared),
+        id_(std::move(id)),
+        max_texts_(max_texts),
+        streams_(engine, shared, max_texts) {}
+
+  // Ends every ModelStreamInfer, those to come too, once it has answered what it has taken.
+  void Shutdown() { streams_.Shutdown(); }
 
   using Context = grpc::CallbackServerContext;
   using Bytes = grpc::ByteBuffer;
@@ -35,13 +46,18 @@ class OipService : public oip::Raw {
   Reactor* ModelReady(Context* context, const Bytes* bytes, Bytes* response) override;
   Reactor* ServerMetadata(Context* context, const Bytes* bytes, Bytes* response) override;
   Reactor* ModelMetadata(Context* context, const Bytes* bytes, Bytes* response) override;
+  Reactor* ModelConfig(Context* context, const Bytes* bytes, Bytes* response) override;
   Reactor* ModelInfer(Context* context, const Bytes* bytes, Bytes* response) override;
+  grpc::ServerBidiReactor<Bytes, Bytes>* ModelStreamInfer(Context* context) override {
+    return streams_.Open(context);
+  }
 
  private:
   Engine* const engine_;
   const CallShared shared_;
   const std::string id_;
   const size_t max_texts_;
+  OipStreams streams_;
 };
 
 }  // namespace dimmer

@@ -173,6 +173,22 @@ absl::StatusOr<OipInputs::Matrix> OipInputs::Int64Matrix(std::string_view name) 
   return matrix;
 }
 
+absl::StatusOr<std::vector<int32_t>> OipInputs::TokenRow(std::string_view name, const Matrix& ids,
+                                                         int64_t row, int64_t length,
+                                                         uint32_t vocab_size) {
+  std::vector<int32_t> tokens;
+  tokens.reserve(static_cast<size_t>(length));
+  for (int64_t i = 0; i < length; ++i) {
+    const int64_t id = ids.values[static_cast<size_t>(row * ids.columns + i)];
+    if (id < 0 || id >= int64_t{vocab_size}) {
+      return Wrong(name, fmt::format("found {} at [{}, {}], expected an id in [0, {})", id, row, i,
+                                     vocab_size));
+    }
+    tokens.push_back(static_cast<int32_t>(id));
+  }
+  return tokens;
+}
+
 namespace {
 
 void AddOutput(const std::string& name, const char* datatype, const std::vector<int64_t>& shape,
@@ -201,6 +217,12 @@ void AddFloatOutput(const std::string& name, const std::vector<int64_t>& shape,
                     std::span<const float> values, ModelInferResponse* response) {
   std::string raw(reinterpret_cast<const char*>(values.data()), values.size_bytes());
   AddOutput(name, "FP32", shape, std::move(raw), response);
+}
+
+void AddInt64Output(const std::string& name, const std::vector<int64_t>& shape,
+                    std::span<const int64_t> values, ModelInferResponse* response) {
+  std::string raw(reinterpret_cast<const char*>(values.data()), values.size_bytes());
+  AddOutput(name, "INT64", shape, std::move(raw), response);
 }
 
 }  // namespace dimmer

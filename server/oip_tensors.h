@@ -41,6 +41,12 @@ class OipInputs {
   // An INT64 tensor [N, T]. InvalidArgument as above.
   absl::StatusOr<Matrix> Int64Matrix(std::string_view name) const;
 
+  // The first `length` values of a row as token ids. InvalidArgument names the one outside
+  // [0, vocab_size).
+  static absl::StatusOr<std::vector<int32_t>> TokenRow(std::string_view name, const Matrix& ids,
+                                                       int64_t row, int64_t length,
+                                                       uint32_t vocab_size);
+
  private:
   struct Input {
     const inference::ModelInferRequest::InferInputTensor* tensor = nullptr;
@@ -59,6 +65,9 @@ void AddBytesOutput(const std::string& name, std::span<const std::string> values
 void AddFloatOutput(const std::string& name, const std::vector<int64_t>& shape,
                     std::span<const float> values,
                     inference::ModelInferResponse* response);  // FP32
+void AddInt64Output(const std::string& name, const std::vector<int64_t>& shape,
+                    std::span<const int64_t> values,
+                    inference::ModelInferResponse* response);  // INT64
 
 }  // namespace dimmer
 

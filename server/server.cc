@@ -152,6 +152,7 @@ bool Server::Stop(std::chrono::nanoseconds patience) {
   const bool answered = parts.engine->Drain(steady_deadline);
   parts.health.Shutdown();
   parts.admin.Shutdown();
+  parts.oip.Shutdown();
   // Waits for what is being sent; at the deadline it cancels what is left, which frees the engine.
   if (parts.data_server != nullptr) parts.data_server->Shutdown(deadline);
   if (parts.admin_server != nullptr) parts.admin_server->Shutdown(deadline);

@@ -1,23 +1,21 @@
 #include "server/write_queue.h"
 
-#include <utility>
-
 #include "engine/util/status.h"
 
 namespace dimmer {
 
-bool WriteQueue::Push(grpc::ByteBuffer message) {
+bool WriteQueue::Push(const grpc::ByteBuffer& message) {
   const grpc::ByteBuffer* first = nullptr;
   bool more = true;
   {
     const std::lock_guard lock(mutex_);
     if (broken_) return true;
-    messages_.push_back(std::move(message));
+    messages_.push_back(message);  // its slices are shared
     if (!writing_) {
       writing_ = true;
       first = &messages_.front();
     }
-    full_ = messages_.size() > kMaxWaitingMessages;
+    full_ = full_ || messages_.size() > kMaxWaitingMessages;
     more = !full_;
   }
   if (first != nullptr) out_->Write(first);

@@ -35,9 +35,9 @@ class WriteQueue {
  public:
   explicit WriteQueue(StreamOut* out) : out_(out) {}  // not owned
 
-  // Takes the message. False: no more is wanted until Pop() has returned true. Of a broken stream
-  // it is dropped.
-  bool Push(grpc::ByteBuffer message);
+  // Takes the message. False: no more is wanted until Pop() has returned true, from whomever. Of a
+  // broken stream it is dropped.
+  bool Push(const grpc::ByteBuffer& message);
   // Ends the stream after what waits; with Cancelled where it is broken. Once.
   void End(absl::Status status);
 

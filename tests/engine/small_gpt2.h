@@ -26,6 +26,7 @@ struct SmallGpt2 {
   int64_t hidden = 256;
   uint32_t experts = 8;  // 0: a plain checkpoint
   uint32_t seed = 1;
+  int32_t end_id = 256;  // -1: no token ends a text
 
   void Write(const std::string& directory) const {
     std::filesystem::create_directories(directory);
@@ -37,7 +38,7 @@ struct SmallGpt2 {
                                    {"n_head", 4},
                                    {"n_inner", hidden},
                                    {"n_positions", context},
-                                   {"eos_token_id", 256}};
+                                   {"eos_token_id", end_id}};
     Check(WriteTextFile(directory + "/config.json", config.dump()));
     WriteTokenizer(directory);
     std::mt19937 random(seed);

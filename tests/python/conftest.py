@@ -69,6 +69,28 @@ def server(repository):
 
 
 @pytest.fixture(scope="session")
+def storytellers(tmp_path_factory) -> pathlib.Path:
+    """Random GPT-2 models: plain, converted, with a long context, with room for 64 tokens in all."""
+    import packages
+
+    root = tmp_path_factory.mktemp("storytellers")
+    packages.tiny_generator(root, "teller")
+    packages.convert(packages.tiny_generator(root, "dimteller"))
+    packages.tiny_generator(root, "endless", n_positions=packages.LONG, eos_token_id=-1)
+    packages.tiny_generator(root, "tight")
+    (root / "tight/config.yaml").write_text("kv_cache_tokens: 64\n")
+    packages.tiny_classifier(root, "labeller")
+    return root
+
+
+@pytest.fixture(scope="session")
+def teller(storytellers):
+    """The server that the tests of generation share; each must leave it serving and its pages free."""
+    with harness.Server(storytellers) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def channel(server):
     with grpc.insecure_channel(server.target()) as channel:
         yield channel
@@ -83,6 +105,14 @@ def inference(channel, stubs):
 def admin(server, stubs):
     with grpc.insecure_channel(server.target("admin")) as channel:
         yield stubs.admin_grpc.AdminStub(channel)
+
+
+@pytest.fixture(autouse=True)
+def pages_come_back(request):
+    """After every test that used the server of generations: none holds a page for good."""
+    yield
+    if "teller" in request.fixturenames:
+        request.getfixturevalue("teller").await_metric(0, "dimmer_kv_pages_used")
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,8 @@ import tempfile
 import threading
 import urllib.request
 
+from prometheus_client.parser import text_string_to_metric_families
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARIES = pathlib.Path(os.environ.get("DIMMER_BIN", ROOT / "build/release/bin")).resolve()
 MODELS = pathlib.Path(os.environ.get("DIMMER_MODELS", ROOT / "models"))
@@ -126,6 +128,21 @@ class Server:
         status, text = self.get("metrics", "/metrics")
         assert status == 200, text
         return text
+
+    def await_metric(self, value: float, name: str, **labels):
+        """Returns once the series with these labels add up to the value; the suite's limit ends a
+        wait in vain."""
+        while self.metric(name, **labels) != value:
+            assert self.process.poll() is None, self.output
+
+    def metric(self, name: str, **labels) -> float:
+        """The sum of the series with these labels."""
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(self.metrics())
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
 
     def resident_bytes(self) -> int:
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()

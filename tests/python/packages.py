@@ -16,6 +16,7 @@ WORDS = (
 ).split()
 LABELS = ["down", "up", "level"]
 END_OF_TEXT = "<|endoftext|>"
+LONG = 16384  # a context whose generations take seconds
 STORY = "once upon a time there was a little cat and the cat sat on the mat, 1984 times\n"
 
 

@@ -235,6 +235,10 @@ InferParameter Bool(bool value) {
   return parameter;
 }
 
+absl::StatusOr<OipParameters> DecodeParameters(const OipParameterMap& parameters) {
+  return dimmer::DecodeParameters(parameters, Task::kClassification);
+}
+
 TEST(OipParametersTest, BudgetsComeAsDoubleIntOrString) {
   for (const InferParameter& value : {Double(1), Int(1), String("1"), String("1.0")}) {
     const auto decoded = DecodeParameters(One("tau", value));
@@ -462,6 +466,55 @@ TEST(OipConvertTest, AnswersHaveRawContentsAndUsage) {
   EXPECT_EQ(out.parameters().at("flops").int64_param(), 50);
   EXPECT_EQ(out.parameters().at("tau").double_param(), .25);
   EXPECT_TRUE(out.parameters().at("budget_clamped").bool_param());
+}
+
+absl::StatusOr<OipParameters> DecodeGeneration(const OipParameterMap& parameters) {
+  return dimmer::DecodeParameters(parameters, Task::kGeneration);
+}
+
+TEST(OipParametersTest, GenerationsComeAsDoubleIntOrString) {
+  for (const InferParameter& value : {Double(7), Int(7), String("7")}) {
+    EXPECT_EQ(DecodeGeneration(One("max_tokens", value))->generate.max_tokens, 7u);
+    EXPECT_EQ(DecodeGeneration(One("top_k", value))->generate.sampling.top_k, 7u);
+    EXPECT_EQ(DecodeGeneration(One("seed", value))->generate.sampling.seed, 7u);
+    EXPECT_EQ(DecodeGeneration(One("temperature", value))->generate.sampling.temperature, 7.f);
+  }
+  EXPECT_EQ(DecodeGeneration(One("top_p", Double(.5)))->generate.sampling.top_p, .5f);
+  EXPECT_THAT(DecodeGeneration(One("stop", String("\n\n")))->generate.stop, ElementsAre("\n\n"));
+  EXPECT_EQ(DecodeGeneration(One("seed", String("18446744073709551615")))->generate.sampling.seed,
+            std::numeric_limits<uint64_t>::max());
+}
+
+TEST(OipParametersTest, BadGenerationsAreNamed) {
+  const std::vector<std::pair<std::string, InferParameter>> cases = {
+      {"max_tokens", Int(-1)},
+      {"max_tokens", Double(1.5)},
+      {"max_tokens", Int(1LL << 32)},
+      {"max_tokens", String("many")},
+      {"top_k", Int(-1)},
+      {"top_k", Double(1e10)},
+      {"seed", Int(-1)},
+      {"seed", String("18446744073709551616")},
+      {"temperature", String("hot")},
+      {"temperature", Bool(true)},
+      {"top_p", InferParameter()},
+      {"stop", Int(1)},
+      {"max_new_tokens", Int(1)},
+  };
+  for (const auto& [name, value] : cases) {
+    const auto decoded = DecodeGeneration(One(name, value));
+    EXPECT_EQ(decoded.status().code(), absl::StatusCode::kInvalidArgument)
+        << name << " " << value.ShortDebugString();
+    EXPECT_THAT(Text(decoded.status()), HasSubstr("parameters." + name));
+  }
+}
+
+TEST(OipParametersTest, AClassifierKnowsNoneOfThem) {
+  for (const char* name : {"max_tokens", "temperature", "top_k", "top_p", "seed", "stop"}) {
+    const auto decoded = DecodeParameters(One(name, String("1")));
+    EXPECT_EQ(decoded.status().code(), absl::StatusCode::kInvalidArgument) << name;
+    EXPECT_THAT(Text(decoded.status()), HasSubstr(std::string("parameters.") + name));
+  }
 }
 
 }  // namespace

@@ -104,6 +104,19 @@ TEST(WriteQueueTest, SaysFullOnceAndRoomOnceHalfHaveLeft) {
   EXPECT_TRUE(queue.Push(Bytes("y")));
 }
 
+// If Push() told another that there is room, the first one's pause would never end.
+TEST(WriteQueueTest, StaysFullForEverybodyUntilItHasRoom) {
+  FakeOut out;
+  WriteQueue queue(&out);
+  while (queue.Push(Bytes("x"))) {
+  }
+  for (size_t i = 0; i < kMaxWaitingMessages / 4; ++i) EXPECT_FALSE(out.Done(queue));
+  EXPECT_FALSE(queue.Push(Bytes("another's")));
+  bool room = false;
+  while (out.writing && !room) room = out.Done(queue);
+  EXPECT_TRUE(room);
+}
+
 TEST(WriteQueueTest, ABrokenStreamDropsWhatWaitsAndEndsCancelled) {
   FakeOut out;
   WriteQueue queue(&out);
