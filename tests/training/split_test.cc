@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "training/bert_shape.h"
+#include "training/gpt2_shape.h"
 #include "training/random.h"
 
 namespace dimmer {
@@ -90,6 +91,46 @@ TEST(SplitTest, RefusesExpertsThatDoNotDivide) {
   WeightMap weights = RandomWeights(kShape);
   EXPECT_EQ(SplitIntoExperts(LayoutOf(kShape), 5, 1, 1, weights, nullptr).status().code(),
             absl::StatusCode::kInvalidArgument);
+}
+
+// GPT-2 stores both matrices the other way round; what the layer computes must not care.
+TEST(SplitTest, PermutesMatricesOfEitherOrientation) {
+  const Gpt2Shape shape{
+      .width = 8, .layers = 1, .heads = 2, .hidden = 24, .vocab = 5, .positions = 4};
+  const ModelLayout layout = LayoutOf(shape);
+  const WeightMap before = DrawGpt2(shape, 7);
+  WeightMap after = before;
+  ASSERT_TRUE(SplitIntoExperts(layout, 6, 1, 2, after, nullptr).ok());
+  EXPECT_NE(after, before);
+  // The same weights in BERT's orientation and names.
+  const auto as_bert = [&](const WeightMap& weights) {
+    WeightMap bert;
+    const auto across = [](const std::vector<float>& matrix, size_t rows, size_t columns) {
+      std::vector<float> turned(matrix.size());
+      for (size_t r = 0; r < rows; ++r) {
+        for (size_t c = 0; c < columns; ++c) turned[c * rows + r] = matrix[r * columns + c];
+      }
+      return turned;
+    };
+    bert["bert.encoder.layer.0.intermediate.dense.weight"] =
+        across(weights.at(layout.ffns[0].up), 8, 24);
+    bert["bert.encoder.layer.0.intermediate.dense.bias"] = weights.at(layout.ffns[0].up_bias);
+    bert["bert.encoder.layer.0.output.dense.weight"] =
+        across(weights.at(layout.ffns[0].down), 24, 8);
+    return bert;
+  };
+  RandomStream random(5);
+  std::vector<double> z(8);
+  for (double& x : z) x = random.Normal();
+  const std::vector<double> want = Ffn(as_bert(before), 0, z);
+  const std::vector<double> got = Ffn(as_bert(after), 0, z);
+  for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-12);
+  // One and the same split as of the same matrices in the other orientation.
+  WeightMap bert = as_bert(before);
+  ModelLayout turned = LayoutOf(kShape);
+  turned.ffns.resize(1);
+  ASSERT_TRUE(SplitIntoExperts(turned, 6, 1, 2, bert, nullptr).ok());
+  EXPECT_EQ(bert, as_bert(after));
 }
 
 }  // namespace

@@ -108,6 +108,41 @@ TEST_F(TrainerTest, AnInterruptedRunEndsWithTheSameBits) {
   }
 }
 
+// The reports that a training with this quality after each epoch gives, and the weights it ends
+// with.
+TEST_F(TrainerTest, KeepsTheBestEpochAndStopsWithoutABetterOne) {
+  options_.keep_best = true;
+  options_.patience = 2;
+  const std::vector<double> qualities = {3, 2, 2.5, 2.2, 1, 0.5};
+  std::vector<torch::Tensor> at_best;
+  BertTrainee model(ShapeOf(bert_), WeightsOf(bert_));
+  const auto run = [&](std::optional<uint64_t> stop_at) {
+    size_t epoch = 0;
+    FixedRows rows(training_);
+    TrainCallbacks callbacks;
+    callbacks.on_start = [&](uint64_t done, uint64_t) { epoch = done / 25; };
+    if (stop_at.has_value()) callbacks.stop = [&](uint64_t step) { return step == *stop_at; };
+    const EpochCheck check{"loss", true, [&](const Trainee& trained) {
+                             if (epoch == 1 && at_best.empty()) {
+                               for (const Parameter& parameter : trained.parameters()) {
+                                 at_best.push_back(parameter.value.detach().clone());
+                               }
+                             }
+                             return qualities[epoch++];
+                           }};
+    return dimmer::Train(model, rows, check, options_, {directory_.Sub("best"), "f"}, callbacks);
+  };
+  EXPECT_EQ(run(80).status().code(), absl::StatusCode::kCancelled);  // in the fourth epoch
+  model = BertTrainee(ShapeOf(bert_), WeightsOf(bert_));
+  const auto reports = run(std::nullopt);
+  ASSERT_TRUE(reports.ok()) << reports.status();
+  EXPECT_EQ(reports->size(), 4);  // the second is the best, two more were worse
+  EXPECT_EQ(BestEpoch(*reports, true), 1);
+  std::vector<torch::Tensor> weights;
+  for (const Parameter& parameter : model.parameters()) weights.push_back(parameter.value.detach());
+  EXPECT_TRUE(Same(weights, at_best));
+}
+
 TEST_F(TrainerTest, IgnoresTheStateOfOtherInputs) {
   std::vector<torch::Tensor> weights;
   EXPECT_FALSE(Train("s", &weights, 20, "other").ok());
