@@ -257,6 +257,33 @@ def compute(panels: Panels):
     )  # fmt: skip
 
 
+def generation(panels: Panels):
+    panels.row("Generation")
+    first, between = "dimmer_time_to_first_token_seconds", "dimmer_time_per_output_token_seconds"
+    panels.add(
+        lines(log=True), "Time to first token",
+        "From an answered generation's arrival to its first token: waiting, and reading the prompt.",
+        "s", 6, 8, *[(quantile(q, first), f"p{q * 100:g}") for q in (0.5, 0.95)],
+    )  # fmt: skip
+    panels.add(
+        lines(log=True), "Time per output token",
+        "Mean time from token to token of an answered generation. A slow reader's pauses count too.",
+        "s", 6, 8, *[(quantile(q, between), f"p{q * 100:g}") for q in (0.5, 0.95)],
+    )  # fmt: skip
+    panels.add(
+        lines(), "Prompt and output tokens",
+        "Tokens of answered calls per second. A generation's count when it ends; encoders have no "
+        "output.", "short", 6, 8, (rate("dimmer_tokens_total", "kind"), "{{kind}}"),
+    )  # fmt: skip
+    panels.add(
+        lines().max(1), "Key-value pages in use",
+        "Share of a model's pages that generations hold, reserved for prompt and max_tokens. At "
+        "100 % the next one waits.", "percentunit", 6, 8,
+        (f"sum by (model) (dimmer_kv_pages_used{{{MODEL}}}) / "
+         f"sum by (model) (dimmer_kv_pages{{{MODEL}}})", "{{model}}"),
+    )  # fmt: skip
+
+
 def experts(panels: Panels):
     panels.row("Experts")
     run = "dimmer_experts_run"
@@ -360,7 +387,7 @@ def make() -> str:
     )
     variables(builder)
     panels = Panels(builder)
-    for section in (at_a_glance, calls, compute, experts, machine):
+    for section in (at_a_glance, calls, compute, generation, experts, machine):
         section(panels)
     return JSONEncoder(sort_keys=True, indent=2).encode(builder.build()) + "\n"
 

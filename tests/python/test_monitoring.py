@@ -20,6 +20,8 @@ from prometheus import Prometheus
 DEPLOY = harness.ROOT / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/dimmer.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+# Of these only language models have data.
+GENERATION = ("Time to first token", "Time per output token", "Key-value pages in use")
 QUERIES = [
     pytest.param(panel, target, id=f"{panel['title']} {target['refId']}")
     for panel in PANELS
@@ -73,6 +75,7 @@ class Load:
         self._stub = stub
         self._messages = messages
         self.codes = collections.Counter()
+        self.generated = 0  # OK, and not in `codes`
         self.flops = self.dense_flops = self.tokens = 0
         self.tau = []
         self.experts = collections.Counter()  # by layer: (token, expert) pairs
@@ -96,6 +99,27 @@ class Load:
             self.experts[str(layer.layer)] += layer.experts_run * usage.prompt_tokens
         return usage
 
+    def _count_stream(self, stream):
+        try:
+            *_, last = stream
+        except grpc.RpcError as error:
+            self.codes[error.code().name] += 1
+            return
+        self.generated += 1
+        self.flops += last.usage.flops
+        self.dense_flops += last.usage.dense_flops
+        self.tau.append(last.usage.tau)
+
+    def _stories(self):
+        """Of two models; one is told long enough that a scrape sees its pages."""
+        make = self._messages.GenerateRequest
+        return [
+            self._stub.Generate(
+                make(model="dimteller", prompt="once", max_tokens=48, budget=budget)
+            )
+            for budget in (None, {"tau": 0.5}, {"flop_fraction": 0.9})
+        ] + [self._stub.Generate(make(model="endless", prompt="once", max_tokens=1000))]
+
     def round(self):
         """Calls at every budget, all at once, and one of each way to fail."""
         send = self._stub.Classify.future
@@ -109,8 +133,11 @@ class Load:
         requests.append(self._request(model="broken"))  # UNAVAILABLE
         # Each of these fills the queue: RESOURCE_EXHAUSTED for those that find another one waiting.
         requests += [self._request({"tau": 0}, TEXTS * (QUEUE // len(TEXTS)))] * 4
+        stories = self._stories()
         for call in [send(request) for request in requests]:
             self._count(call)
+        for story in stories:
+            self._count_stream(story)
 
     def cheap_call(self):
         """One expert per token, so that most experts are idle."""
@@ -118,11 +145,11 @@ class Load:
 
 
 @pytest.fixture(scope="module")
-def observed(repository, stubs, tmp_path_factory):
+def observed(repository, storytellers, stubs, tmp_path_factory):
     """A server under load and the Prometheus that watched it: prometheus, load, start, end."""
     arguments = ["--max-queue-size", str(QUEUE)]
     with (
-        harness.Server(harness.MODELS, repository, arguments=arguments) as server,
+        harness.Server(harness.MODELS, repository, storytellers, arguments=arguments) as server,
         Prometheus(
             tmp_path_factory.mktemp("prometheus"),
             {"dimmer": server.target("metrics")},
@@ -142,7 +169,7 @@ def observed(repository, stubs, tmp_path_factory):
         idle = panel_targets("Experts without tokens")["layer {{layer}}"]
         while not prometheus.query(f"({idle}) > 0"):  # the suite's limit ends a wait in vain
             load.cheap_call()
-        calls = sum(load.codes.values())
+        calls = sum(load.codes.values()) + load.generated
         await_sample(prometheus, f"sum(dimmer_requests_total) == {calls}")
         yield types.SimpleNamespace(
             prometheus=prometheus, load=load, start=start, end=time.time(), calls=calls
@@ -155,10 +182,12 @@ def await_sample(prometheus, expression: str):
 
 
 def enough(prometheus) -> bool:
-    """Scrapes for several steps of a panel, and one that came while texts waited."""
+    """Scrapes for several steps of a panel, one of them while texts waited, one while a story was
+    told."""
     scrapes = prometheus.value(f'count_over_time(up{{job="dimmer"}}[{WHOLE}])')
     waited = prometheus.value(f"max(max_over_time(dimmer_pending_requests[{WHOLE}]))")
-    return scrapes >= 6 / SCRAPE and waited > 0
+    pages = prometheus.value(f"max(max_over_time(dimmer_kv_pages_used[{WHOLE}]))")
+    return scrapes >= 6 / SCRAPE and waited > 0 and pages > 0
 
 
 @pytest.mark.parametrize("model", [".*", "emotion"])
@@ -166,6 +195,8 @@ def enough(prometheus) -> bool:
 def test_every_query_of_every_panel_has_data(observed, panel, target, model):
     name = f"panel {panel['title']!r}, query {target['refId']}: {target['expr']}"
     # An instant query answers for its last moment: the load's end, not the quiet after it.
+    if model != ".*" and panel["title"] in GENERATION:
+        model = "dimteller"
     expression = substitute(target["expr"], model)
     series = observed.prometheus.query_range(expression, observed.start, observed.end, SCRAPE)
     assert series, f"{name}: no series"
@@ -200,6 +231,7 @@ def test_panels_say_what_the_clients_counted(observed):
     load, prometheus = observed.load, observed.prometheus
     assert set(load.codes) >= {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"}
     for code, count in load.codes.items():
+        count += load.generated if code == "OK" else 0
         assert prometheus.value(f'sum(dimmer_requests_total{{code="{code}"}})') == count, code
 
     # Both counters start at 0 in the same scrape, so what a rate extrapolates cancels out.
