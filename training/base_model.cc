@@ -130,23 +130,35 @@ absl::StatusOr<BaseModel> LoadBaseClassifier(const std::string& directory,
 
 absl::StatusOr<BaseModel> LoadBaseLanguageModel(const std::string& directory) {
   DIMMER_ASSIGN_OR_RETURN(const Package package, Package::Open(directory));
-  if (package.architecture != "GPT2LMHeadModel") {
-    return absl::UnimplementedError(
-        fmt::format("{}/config.json: architectures: found \"{}\", expected \"GPT2LMHeadModel\"",
-                    directory, package.architecture));
-  }
+  const std::string where = directory + "/config.json";
   BaseModel model;
   model.config = package.config;
-  DIMMER_ASSIGN_OR_RETURN(const Gpt2Shape shape,
-                          Gpt2ShapeOf(package.config, directory + "/config.json"));
-  model.shape = shape;
-  model.layout = LayoutOf(shape);
-  // Files of the bare GPT2Model leave the prefix out.
-  const std::string prefix = "transformer.";
-  const bool prefixed = package.weights.Find("transformer.wte.weight") != nullptr;
+  std::string prefix;  // that files of the model without its head leave out
+  if (package.architecture == "GPT2LMHeadModel") {
+    DIMMER_ASSIGN_OR_RETURN(model.shape, Gpt2ShapeOf(package.config, where));
+    prefix = "transformer.";
+  } else if (package.architecture == "LlamaForCausalLM") {
+    DIMMER_ASSIGN_OR_RETURN(model.shape, LlamaShapeOf(package.config, where));
+    prefix = "model.";
+  } else {
+    return absl::UnimplementedError(
+        fmt::format("{}: architectures: found \"{}\", expected \"GPT2LMHeadModel\" or "
+                    "\"LlamaForCausalLM\"",
+                    where, package.architecture));
+  }
+  model.layout = LayoutOf(model.shape);
+  const bool prefixed = package.weights.Find(model.layout.tensors.front().name) != nullptr;
   for (const NamedShape& tensor : model.layout.tensors) {
-    const std::string name = prefixed ? tensor.name : tensor.name.substr(prefix.size());
+    const bool bare = !prefixed && tensor.name.starts_with(prefix);
+    const std::string name = bare ? tensor.name.substr(prefix.size()) : tensor.name;
     DIMMER_ASSIGN_OR_RETURN(model.weights[tensor.name], package.weights.Floats(name, tensor.shape));
+  }
+  if (std::holds_alternative<LlamaShape>(model.shape)) {
+    for (const std::string& name : package.weights.names()) {
+      if (!name.ends_with(".bias")) continue;
+      return absl::UnimplementedError(
+          fmt::format("{}: {}: Llama is trained here without biases", directory, name));
+    }
   }
   return model;
 }

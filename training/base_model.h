@@ -31,8 +31,9 @@ struct BaseModel {
 absl::StatusOr<BaseModel> LoadBaseClassifier(const std::string& directory,
                                              std::span<const std::string> labels, uint64_t seed);
 
-// Opens a GPT2LMHeadModel directory with a tied head. Unimplemented: another architecture, or what
-// Gpt2ShapeOf() refuses. Else what Package::Open returns.
+// Opens a GPT2LMHeadModel directory with a tied head, or a LlamaForCausalLM directory without
+// biases. Unimplemented: another architecture, or what Gpt2ShapeOf() and LlamaShapeOf() refuse.
+// Else what Package::Open returns.
 absl::StatusOr<BaseModel> LoadBaseLanguageModel(const std::string& directory);
 
 }  // namespace dimmer

@@ -54,6 +54,7 @@ ModelLayout LayoutOf(const Gpt2Shape& shape) {
                      .hidden = shape.hidden,
                      .vocab = shape.vocab,
                      .positions = shape.positions,
+                     .activation_key = "activation_function",
                      .tensors = {},
                      .ffns = {}};
   std::vector<NamedShape>& list = layout.tensors;

@@ -11,25 +11,21 @@
 
 #include "training/gpt2_shape.h"
 #include "training/kernels.h"
-#include "training/trainee.h"
+#include "training/language_trainee.h"
 
 namespace dimmer {
 
 // FFNs are computed with ReLU, whatever config.json names.
-class Gpt2Trainee : public Trainee {
+class Gpt2Trainee : public LanguageTrainee {
  public:
   Gpt2Trainee(const Gpt2Shape& shape, WeightMap weights);
 
-  // Needs batch.next_ids. No sequence may be longer than the context.
-  TrainForward Forward(const PackedBatch& batch,
-                       std::optional<uint64_t> dropout_key) const override;
   std::vector<torch::Tensor> FfnInputs(const PackedBatch& batch) const override;
 
-  // -ln p of batch.next_ids [tokens], without dropout and gradient.
-  std::vector<float> TokenLosses(const PackedBatch& batch) const;
-
-  // [tokens, vocab], without dropout and gradient.
-  torch::Tensor Logits(const PackedBatch& batch) const;
+ protected:
+  torch::Tensor Hidden(const PackedBatch& batch, std::optional<uint64_t> dropout_key,
+                       TrainForward& result) const override;
+  const torch::Tensor& head() const override { return words_; }
 
  private:
   struct Linear {
@@ -55,9 +51,6 @@ class Gpt2Trainee : public Trainee {
   // The block's residual stream after attention.
   torch::Tensor Attend(size_t layer, const torch::Tensor& x, const PackedBatch& batch,
                        std::optional<uint64_t> dropout_key) const;
-  // The final norm's output [tokens, d]; fills active and hoyer of `result`.
-  torch::Tensor Hidden(const PackedBatch& batch, std::optional<uint64_t> dropout_key,
-                       TrainForward& result) const;
 
   Gpt2Shape shape_;
   torch::Tensor words_, positions_;

@@ -1,6 +1,13 @@
 #include "training/graph_ops.h"
 
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/grad_mode.h>
+
+#include <algorithm>
+#include <span>
+
+#include "training/causal_attention.h"
+#include "training/cross_entropy.h"
 
 namespace dimmer {
 namespace {
@@ -39,6 +46,83 @@ class ReluHoyer : public torch::autograd::Function<ReluHoyer> {
 };
 static_assert(sizeof(HoyerSums) == 2 * sizeof(float));
 
+std::vector<int32_t> Offsets(const AutogradContext& context) {
+  const auto saved = context.saved_data.at("offsets").toIntVector();
+  return {saved.begin(), saved.end()};
+}
+
+// causal_attention.h as an autograd function: qkv [tokens, 3 d] -> [tokens, d].
+class CausalAttention : public torch::autograd::Function<CausalAttention> {
+ public:
+  static Tensor forward(AutogradContext* context, const Tensor& qkv,
+                        const std::vector<int32_t>& offsets, int64_t heads,
+                        const Dropout& dropout) {
+    const int64_t width = qkv.size(1) / 3;
+    const AttentionShape shape{offsets, static_cast<int32_t>(heads), static_cast<int32_t>(width)};
+    Tensor out = torch::empty({qkv.size(0), width}, torch::kFloat32);
+    Tensor log_sums = torch::empty({heads, qkv.size(0)}, torch::kFloat32);
+    CausalAttentionForward(shape, dropout, qkv.data_ptr<float>(), out.data_ptr<float>(),
+                           log_sums.data_ptr<float>());
+    context->save_for_backward({qkv, out, log_sums});
+    context->saved_data["offsets"] = std::vector<int64_t>(offsets.begin(), offsets.end());
+    context->saved_data["heads"] = heads;
+    context->saved_data["rate"] = static_cast<double>(dropout.rate);
+    context->saved_data["key"] = static_cast<int64_t>(dropout.key);
+    return out;
+  }
+
+  static tensor_list backward(AutogradContext* context, const tensor_list& gradients) {
+    const tensor_list saved = context->get_saved_variables();
+    const Tensor dout = gradients[0].contiguous();
+    const std::vector<int32_t> offsets = Offsets(*context);
+    const AttentionShape shape{offsets, static_cast<int32_t>(context->saved_data["heads"].toInt()),
+                               static_cast<int32_t>(dout.size(1))};
+    const Dropout dropout{static_cast<float>(context->saved_data["rate"].toDouble()),
+                          static_cast<uint64_t>(context->saved_data["key"].toInt())};
+    Tensor dqkv = torch::empty_like(saved[0]);
+    CausalAttentionBackward(shape, dropout, saved[0].data_ptr<float>(), saved[1].data_ptr<float>(),
+                            saved[2].data_ptr<float>(), dout.data_ptr<float>(),
+                            dqkv.data_ptr<float>());
+    return {dqkv, Tensor(), Tensor(), Tensor()};
+  }
+};
+
+// Summed loss of x [tokens, d] through the head [vocab, d]. The gradient is computed on the way, a
+// few tokens at a time, so that the logits of a whole batch never exist.
+class HeadLoss : public torch::autograd::Function<HeadLoss> {
+ public:
+  static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& head,
+                        const std::vector<int64_t>& targets, bool gradient) {
+    const int64_t tokens = x.size(0);
+    Tensor dx;
+    Tensor dhead;
+    if (gradient) {
+      dx = torch::empty_like(x);
+      dhead = torch::zeros_like(head);
+    }
+    std::vector<float> losses(tokens);
+    for (int64_t begin = 0; begin < tokens; begin += kHeadTokens) {
+      const int64_t count = std::min(kHeadTokens, tokens - begin);
+      const Tensor part = x.narrow(0, begin, count);
+      const Tensor logits = at::mm(part, head.t());  // [count, vocab]
+      CrossEntropy(std::span(targets).subspan(begin, count), head.size(0), logits.data_ptr<float>(),
+                   losses.data() + begin);
+      if (!gradient) continue;
+      dx.narrow(0, begin, count).copy_(at::mm(logits, head));
+      dhead.addmm_(logits.t(), part);
+    }
+    double total = 0;
+    for (float loss : losses) total += loss;
+    if (gradient) context->save_for_backward({dx, dhead});
+    return torch::full({}, total, torch::kFloat32);
+  }
+
+  static tensor_list backward(AutogradContext* context, const tensor_list& gradients) {
+    const tensor_list saved = context->get_saved_variables();
+    return {saved[0] * gradients[0], saved[1] * gradients[0], Tensor(), Tensor()};
+  }
+};
+
 }  // namespace
 
 Tensor IndexTensor(const std::vector<int64_t>& values) {
@@ -58,6 +142,15 @@ SparseActivation ReluWithHoyer(const Tensor& pre) {
   result.values = outputs[0];
   result.hoyer = outputs[1];
   return result;
+}
+
+Tensor CausalAttend(const Tensor& qkv, const std::vector<int32_t>& offsets, int64_t heads,
+                    const Dropout& dropout) {
+  return CausalAttention::apply(qkv, offsets, heads, dropout);
+}
+
+Tensor NextTokenLoss(const Tensor& x, const Tensor& head, const std::vector<int64_t>& targets) {
+  return HeadLoss::apply(x, head, targets, torch::GradMode::is_enabled());
 }
 
 }  // namespace dimmer

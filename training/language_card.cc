@@ -134,10 +134,11 @@ std::string RenderLanguageCard(const PackageFacts& facts, double loss_increase) 
   std::string text = fmt::format(
       "# {}\n\nA language model whose compute can be turned down per request: {} FFN layers split "
       "into {} experts of {} neurons each, with a router of width {}.\n\n"
-      "The directory is also an ordinary `GPT2LMHeadModel` checkpoint: `transformers` opens it as "
-      "the dense model, which is what tau 0 computes.\n",
+      "The directory is also an ordinary `{}` checkpoint: `transformers` opens it as the dense "
+      "model, which is what tau 0 computes.\n",
       facts.title, spec.modules.size(), spec.modules.front().experts,
-      spec.modules.front().expert_size, spec.modules.front().router_width);
+      spec.modules.front().expert_size, spec.modules.front().router_width,
+      spec.provenance.at("base").at("architecture").get<std::string>());
   if (!facts.notes.empty()) text += "\n" + facts.notes + (facts.notes.ends_with('\n') ? "" : "\n");
   text += "\n" + Made(spec.provenance) + Pretraining(spec.provenance.at("base")) +
           TrainingCurve(spec.provenance.at("training")) + Curve(facts, loss_increase);

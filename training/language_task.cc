@@ -46,13 +46,16 @@ class LanguageTask : public ConversionTask {
                                const ConvertOptions& options) const override {
     nlohmann::json config = base.config;
     config.erase("_name_or_path");
-    config["activation_function"] = "relu";
+    config[base.layout.activation_key] = "relu";
     config["torch_dtype"] = options.dtype == "f32" ? "float32" : "float16";
     return config;
   }
   nlohmann::json BaseFacts(const BaseModel& base) const override {
-    nlohmann::json facts = {
-        {"activation_function", base.config.value("activation_function", "gelu_new")}};
+    nlohmann::json facts = nlohmann::json::object();
+    // Absent: the family's own, as `transformers` has it.
+    if (base.config.contains(base.layout.activation_key)) {
+      facts[base.layout.activation_key] = base.config[base.layout.activation_key];
+    }
     if (!pretraining_.is_null()) facts["pretraining"] = pretraining_;
     return facts;
   }

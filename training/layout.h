@@ -20,10 +20,15 @@ enum class Orientation : uint8_t {
   kInOut,  // [in, out], the Conv1D of GPT-2
 };
 
-// The tensors of one FFN, `down(act(up(z)))`, by name.
+// The tensors of one FFN, `down(act(up(z)))` or `down(act(gate(z)) * up(z))`, by name.
 struct FfnLayout {
-  std::string up, up_bias;  // d -> d_ff
-  std::string down;         // d_ff -> d; its bias belongs to no neuron
+  std::string gate = {};         // d -> d_ff; empty: not a gated FFN
+  std::string up, up_bias = {};  // d -> d_ff; no bias: empty
+  std::string down;              // d_ff -> d; its bias belongs to no neuron
+
+  // What decides whether a neuron is active, and what neurons are compared by.
+  const std::string& first() const { return gate.empty() ? up : gate; }
+
   Orientation orientation = Orientation::kOutIn;
 };
 
@@ -32,8 +37,9 @@ struct ModelLayout {
   int64_t hidden = 0;  // d_ff
   int64_t vocab = 0;
   int64_t positions = 0;
-  std::vector<NamedShape> tensors;  // all of a checkpoint, in a fixed order
-  std::vector<FfnLayout> ffns;      // by layer
+  std::string activation_key = "hidden_act";  // in config.json
+  std::vector<NamedShape> tensors;            // all of a checkpoint, in a fixed order
+  std::vector<FfnLayout> ffns;                // by layer
 
   int64_t layers() const { return static_cast<int64_t>(ffns.size()); }
 };

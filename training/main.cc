@@ -23,8 +23,8 @@ constexpr int kFailed = 1, kUsage = 2;
 void AddConversionOptions(CLI::App& app, ConvertOptions& o) {
   app.option_defaults()->always_capture_default();
   app.add_option("--checkpoint", o.checkpoint,
-                 "Hugging Face folder: BertModel, BertForSequenceClassification or "
-                 "GPT2LMHeadModel")
+                 "Hugging Face folder: BertModel, BertForSequenceClassification, "
+                 "GPT2LMHeadModel or LlamaForCausalLM")
       ->required();
   app.add_option("--data", o.data, "labelled rows: text;label or tab-separated; or plain text")
       ->required();

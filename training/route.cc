@@ -67,13 +67,13 @@ std::vector<float> ToVector(const Tensor& tensor) {
 
 FfnWeights FfnOf(const Trainee& model, int64_t layer) {
   const FfnLayout& names = model.layout().ffns[layer];
-  FfnWeights ffn{.up = model.At(names.up).detach(),
-                 .up_bias = model.At(names.up_bias).detach(),
-                 .down = model.At(names.down).detach()};
-  if (names.orientation == Orientation::kInOut) {
-    ffn.up = ffn.up.t().contiguous();
-    ffn.down = ffn.down.t().contiguous();
-  }
+  const auto matrix = [&](const std::string& name) {
+    const Tensor stored = model.At(name).detach();
+    return names.orientation == Orientation::kInOut ? stored.t().contiguous() : stored;
+  };
+  FfnWeights ffn{.up = matrix(names.up), .down = matrix(names.down)};
+  if (!names.gate.empty()) ffn.gate = matrix(names.gate);
+  if (!names.up_bias.empty()) ffn.up_bias = model.At(names.up_bias).detach();
   return ffn;
 }
 
@@ -81,9 +81,12 @@ Tensor ExpertNorms(const FfnWeights& ffn, uint32_t experts, const Tensor& inputs
   const at::NoGradGuard frozen;
   const int64_t size = ffn.up.size(0) / experts;
   const int64_t tokens = inputs.size(0);
-  const Tensor slabs = ffn.down.t().reshape({experts, size, -1});       // W2_n [e, d]
-  const Tensor gram = at::bmm(slabs, slabs.transpose(1, 2));            // [E, e, e]
-  const Tensor act = at::relu(at::linear(inputs, ffn.up, ffn.up_bias))  // [E, tokens, e]
+  const Tensor slabs = ffn.down.t().reshape({experts, size, -1});  // W2_n [e, d]
+  const Tensor gram = at::bmm(slabs, slabs.transpose(1, 2));       // [E, e, e]
+  Tensor hidden = at::linear(
+      inputs, ffn.up, ffn.up_bias.defined() ? c10::optional<Tensor>(ffn.up_bias) : c10::nullopt);
+  hidden = ffn.gate.defined() ? at::relu(at::linear(inputs, ffn.gate)) * hidden : at::relu(hidden);
+  const Tensor act = hidden  // [E, tokens, e]
                          .reshape({tokens, experts, size})
                          .transpose(0, 1)
                          .contiguous();

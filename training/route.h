@@ -25,12 +25,13 @@ struct Router {
 
 // One FFN of the frozen model, neurons in expert order.
 struct FfnWeights {
-  torch::Tensor up, up_bias;  // [d_ff, d], [d_ff], whatever the checkpoint's orientation
+  torch::Tensor gate;         // [d_ff, d], whatever the checkpoint's orientation; none: not gated
+  torch::Tensor up, up_bias;  // [d_ff, d], [d_ff]; the bias may be none
   torch::Tensor down;         // [d, d_ff]
 };
 
-// || act(z W1_n + b1_n) W2_n ||_2 of every token and expert [tokens, experts], before b2; by the
-// Gram matrices W2_n W2_n^T.
+// || act(z W1_n + b1_n) W2_n ||_2, or || (act(z G_n) * z W1_n) W2_n ||_2, of every token and expert
+// [tokens, experts], before b2; by the Gram matrices W2_n W2_n^T.
 torch::Tensor ExpertNorms(const FfnWeights& ffn, uint32_t experts, const torch::Tensor& inputs);
 
 // Inputs of all FFNs for `examples`, [layers] of [tokens, d], for as many rows, in a seeded order,

@@ -45,15 +45,15 @@ void PermuteVectors(const ModelLayout& layout, std::span<const uint32_t> order, 
   }
 }
 
-// What neurons are compared by: the first layer's weights of each [d_ff, d].
+// What neurons are compared by: the weights that decide on their activity [d_ff, d].
 std::vector<float> Features(const ModelLayout& layout, int64_t layer, const WeightMap& weights) {
   const FfnLayout& ffn = layout.ffns[layer];
-  const std::vector<float>& up = weights.at(ffn.up);
-  if (ffn.orientation == Orientation::kOutIn) return up;
-  std::vector<float> rows(up.size());
+  const std::vector<float>& first = weights.at(ffn.first());
+  if (ffn.orientation == Orientation::kOutIn) return first;
+  std::vector<float> rows(first.size());
   for (int64_t i = 0; i < layout.width; ++i) {
     for (int64_t n = 0; n < layout.hidden; ++n) {
-      rows[n * layout.width + i] = up[i * layout.hidden + n];
+      rows[n * layout.width + i] = first[i * layout.hidden + n];
     }
   }
   return rows;
@@ -66,7 +66,9 @@ void PermuteNeurons(const ModelLayout& layout, int64_t layer, std::span<const ui
   const FfnLayout& ffn = layout.ffns[layer];
   const bool by_rows = ffn.orientation == Orientation::kOutIn;  // where a neuron is a row of `up`
   PermuteVectors(layout, order, by_rows, weights.at(ffn.up));
+  if (!ffn.gate.empty()) PermuteVectors(layout, order, by_rows, weights.at(ffn.gate));
   PermuteVectors(layout, order, !by_rows, weights.at(ffn.down));
+  if (ffn.up_bias.empty()) return;
   std::vector<float>& bias = weights.at(ffn.up_bias);
   const std::vector<float> old = bias;
   for (int64_t p = 0; p < layout.hidden; ++p) bias[p] = old[order[p]];

@@ -5,6 +5,7 @@
 
 #include "training/bert_trainee.h"
 #include "training/gpt2_trainee.h"
+#include "training/llama_trainee.h"
 
 namespace dimmer {
 
@@ -43,6 +44,9 @@ std::unique_ptr<Trainee> MakeTrainee(const ModelShape& shape, WeightMap weights)
     }
     std::unique_ptr<Trainee> operator()(const Gpt2Shape& sizes) const {
       return std::make_unique<Gpt2Trainee>(sizes, std::move(weights));
+    }
+    std::unique_ptr<Trainee> operator()(const LlamaShape& sizes) const {
+      return std::make_unique<LlamaTrainee>(sizes, std::move(weights));
     }
   };
   return std::visit(Make{weights}, shape);
