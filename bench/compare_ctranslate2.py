@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
 """Times greedy generation of a GPT-2 package against CTranslate2 (fp32) in one interleaved run.
 
-    bench/compare_ctranslate2.py --model DIR [--batch 1,16] [--new-tokens 128] [--tau 0] [--threads 1]
+    bench/compare_ctranslate2.py --model DIR --text FILE [--batch 1,16] [--tau 0] [--threads 1]
     bench/compare_ctranslate2.py --random gpt2 ...
 
 The package is converted by CTranslate2's own converter, as the dense model that it also is. Both
 sides get the same prompts and run the same number of steps (no token ends a text), and take turns,
-so that a change of the machine's speed meets both. --random makes a checkpoint of random weights:
+so that a change of the machine's speed meets both. Prompts are the first tokens of the documents of
+--text (between <|endoftext|> marks), without it random ids. --random makes a checkpoint of random weights:
 "gpt2" of GPT-2 base's shape, "stories" of 4 layers of width 256. Needs ctranslate2 besides
 tests/python/requirements.txt (see bench/requirements.txt).
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import statistics
@@ -44,11 +46,10 @@ def main():
         folder = pathlib.Path(folder)
         package = options.model or make_random(options.random, folder / "checkpoint")
         reference = load_reference(package, folder / "ctranslate2", options.threads)
-        vocabulary = json.loads((package / "config.json").read_text())["vocab_size"]
-        with Dimmer(options, package) as dimmer:
+        prompts = make_prompts(package, max(options.batch), options)
+        with Dimmer(options, without_end(package, folder / "endless")) as dimmer:
             report["results"] = [
-                measure(reference, dimmer, make_prompts(size, vocabulary, options), options)
-                for size in options.batch
+                measure(reference, dimmer, prompts[:size], options) for size in options.batch
             ]
     if options.json:
         print(json.dumps(report, indent=2))
@@ -61,6 +62,7 @@ def parse_arguments():
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", type=pathlib.Path, help="directory of a GPT-2 package")
     source.add_argument("--random", choices=SHAPES, help="random weights of this shape")
+    parser.add_argument("--text", type=pathlib.Path, help="documents whose beginnings are prompts")
     parser.add_argument("--batch", default="1,16", help="sequences per batch")
     parser.add_argument("--prompt-tokens", type=int, default=16)
     parser.add_argument("--new-tokens", type=int, default=128)
@@ -96,7 +98,9 @@ class NamesOfIds:
 
 class Converter(ctranslate2.converters.TransformersConverter):
     def load_tokenizer(self, _tokenizer_class, path, **_):
-        return NamesOfIds(json.loads((pathlib.Path(path) / "config.json").read_text())["vocab_size"])
+        return NamesOfIds(
+            json.loads((pathlib.Path(path) / "config.json").read_text())["vocab_size"]
+        )
 
 
 def load_reference(package, folder, threads):
@@ -106,9 +110,31 @@ def load_reference(package, folder, threads):
     )
 
 
-def make_prompts(size, vocabulary, options):
-    random = np.random.default_rng(7)
-    return random.integers(1, vocabulary, (size, options.prompt_tokens)).tolist()
+def without_end(package, folder):
+    """The same package, but no token ends its texts."""
+    folder.mkdir()
+    for file in package.resolve().iterdir():
+        if file.name not in ("config.json", "generation_config.json"):
+            (folder / file.name).symlink_to(file)
+    config = json.loads((package / "config.json").read_text()) | {"eos_token_id": None}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def make_prompts(package, count, options):
+    length = options.prompt_tokens
+    if not options.text:
+        vocabulary = json.loads((package / "config.json").read_text())["vocab_size"]
+        return np.random.default_rng(7).integers(1, vocabulary, (count, length)).tolist()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(package)
+    documents = options.text.read_text(encoding="utf-8").split("<|endoftext|>")
+    encoded = (tokenizer.encode(document.strip())[:length] for document in documents)
+    prompts = list(itertools.islice((ids for ids in encoded if len(ids) == length), count))
+    if len(prompts) < count:
+        raise SystemExit(
+            f"{options.text}: found {len(prompts)} documents of {length} tokens, expected {count}"
+        )
+    return prompts
 
 
 def run_reference(generator, prompts, new_tokens):
@@ -152,7 +178,7 @@ class Dimmer:
             if len(row["ids"]) != new_tokens:
                 raise SystemExit(
                     f"found {len(row['ids'])} tokens, expected {new_tokens}: this side would look"
-                    " faster than it is; take other --prompt-tokens or fewer --new-tokens"
+                    " faster than it is"
                 )
         return answer
 
@@ -194,12 +220,14 @@ def check_agreement(generator, dimmer, prompts, new_tokens):
     two tokens the texts part, for good: the first token must be the same, later ones are counted."""
     wanted = run_reference(generator, prompts, new_tokens)[1]
     got = [row["ids"] for row in dimmer.run(prompts, new_tokens, 0.0)["results"]]
-    for ours, theirs in zip(got, wanted):
+    for ours, theirs in zip(got, wanted, strict=True):
         if ours[0] != theirs[0]:
-            raise SystemExit(f"first tokens {ours[0]} and {theirs[0]}: these are not the same models")
+            raise SystemExit(
+                f"first tokens {ours[0]} and {theirs[0]}: these are not the same models"
+            )
     same = [
-        next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), len(ours))
-        for ours, theirs in zip(got, wanted)
+        next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), len(ours))
+        for ours, theirs in zip(got, wanted, strict=True)
     ]
     return min(same)
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 
 #include "engine/models/model.h"
 #include "engine/package/package.h"
@@ -81,6 +82,11 @@ std::vector<double> TausOf(const EvaluateOptions& options, const ModelInfo& info
 
 absl::Status EvaluateOptions::Validate() const {
   DIMMER_RETURN_IF_ERROR(ParseDataFormat(format).status());
+  constexpr std::string_view kParts[] = {"", "training", "validation", "calibration", "test"};
+  if (std::find(std::begin(kParts), std::end(kParts), part) == std::end(kParts)) {
+    return absl::InvalidArgumentError(fmt::format(
+        "--part: found \"{}\", expected training, validation, calibration or test", part));
+  }
   for (double tau : taus) {
     if (!std::isfinite(tau) || tau < 0 || tau > 1) {
       return absl::InvalidArgumentError(fmt::format("--tau: found {:g}, expected 0 to 1", tau));
@@ -99,6 +105,10 @@ absl::Status Evaluate(const EvaluateOptions& options, std::FILE* out, Progress& 
   const std::vector<Task>& tasks = model->info().tasks;
   if (std::find(tasks.begin(), tasks.end(), Task::kScoring) != tasks.end()) {
     return EvaluateLanguageModel(options, directory, *model, out, progress);
+  }
+  if (!options.part.empty()) {
+    return absl::InvalidArgumentError(fmt::format(
+        "--part: {} is no language model, expected none: measure a file of its own", directory));
   }
   if (model->info().labels.empty()) {
     return absl::FailedPreconditionError(fmt::format("{}: the model has no classifier", directory));

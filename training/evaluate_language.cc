@@ -8,6 +8,7 @@
 #include "training/engine_scorer.h"
 #include "training/evaluate.h"
 #include "training/language_measure.h"
+#include "training/text_corpus.h"
 
 namespace dimmer {
 namespace {
@@ -58,11 +59,39 @@ void PrintTable(const nlohmann::json& report, std::FILE* out) {
   }
 }
 
+// All documents of the file, or the part that the package's split made of it.
+absl::StatusOr<std::vector<std::string>> DocumentsOf(const EvaluateOptions& options,
+                                                     const std::string& directory,
+                                                     const ModelInfo& info) {
+  if (options.part.empty()) return ReadDocuments(options.data);
+  const nlohmann::json& made = info.provenance;
+  if (!made.is_object() || !made.contains("data") || !made["data"].contains("split_seed")) {
+    return absl::FailedPreconditionError(fmt::format(
+        "--part: {}/dimmer.json does not say how its text was split; leave --part out", directory));
+  }
+  const nlohmann::json& data = made["data"];
+  DIMMER_ASSIGN_OR_RETURN(const SplitText text,
+                          ReadText({.data = options.data,
+                                    .exclude = "",
+                                    .held_out = data.at("held_out").get<double>(),
+                                    .seed = data.at("split_seed").get<uint64_t>()}));
+  if (!SameSplit(data, text.report)) {
+    return absl::InvalidArgumentError(fmt::format(
+        "--part: {} has checksum {}, expected {}, that of {}: the file that {} was made from",
+        options.data, text.report.at("checksum").get<std::string>(),
+        data.at("checksum").get<std::string>(), data.at("file").get<std::string>(), directory));
+  }
+  if (options.part == "training") return text.split.training;
+  if (options.part == "validation") return text.split.validation;
+  return options.part == "calibration" ? text.split.calibration : text.split.test;
+}
+
 }  // namespace
 
 absl::Status EvaluateLanguageModel(const EvaluateOptions& options, const std::string& directory,
                                    const Model& model, std::FILE* out, Progress& progress) {
-  DIMMER_ASSIGN_OR_RETURN(const std::vector<std::string> texts, ReadDocuments(options.data));
+  DIMMER_ASSIGN_OR_RETURN(const std::vector<std::string> texts,
+                          DocumentsOf(options, directory, model.info()));
   DIMMER_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(directory));
   DIMMER_ASSIGN_OR_RETURN(const std::vector<TokenizedDocument> documents,
                           TokenizeDocuments(*tokenizer, texts));

@@ -119,6 +119,9 @@ void AddEvaluateOptions(CLI::App& app, EvaluateOptions& o) {
   app.add_option("--model", o.model, "package, or a model's folder with versions")->required();
   app.add_option("--data", o.data, "labelled rows, or plain text")->required();
   app.add_option("--format", o.format, "of the data: auto, semicolon or tsv");
+  app.add_option("--part", o.part,
+                 "training, validation, calibration or test: that part of the text a language "
+                 "model was made from");
   app.add_option("--tau", o.taus, "taus to measure; default: the calibration's")->delimiter(',');
   app.add_option("--workers", o.workers, "threads")->check(CLI::Range(1, 256));
   app.add_option("--max-tokens", o.max_tokens, "cut longer texts; 0: the model's limit");

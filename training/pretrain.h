@@ -33,17 +33,17 @@ struct PretrainOptions {
                   .positions = 512,
                   .embedding_dropout = 0.1,
                   .attention_dropout = 0.1,
-                  .residual_dropout = 0.1};
+                  .residual_dropout = 0.15};
   TrainOptions train{.stage = "pretrain",
-                     .epochs = 16,
+                     .epochs = 40,
                      .batch_size = 8,  // blocks of the context's length
-                     .learning_rate = 1e-3,
-                     .weight_decay = 0.1,
+                     .learning_rate = 3e-3,
+                     .weight_decay = 1,
                      .beta2 = 0.98,
                      .hoyer = 0,
                      .checkpoint_steps = 50,
                      .keep_best = true,
-                     .patience = 3};
+                     .patience = 4};
 
   // InvalidArgument names the option, what was found and what was expected.
   absl::Status Validate() const;

@@ -64,6 +64,8 @@ class LanguageConvertTest : public testing::Test {
             "8",
             "--learning-rate",
             "0.01",
+            "--weight-decay",
+            "0.1",
             "--held-out",
             "0.1",
             "--checkpoint-steps",
@@ -143,6 +145,25 @@ TEST_F(LanguageConvertTest, FromTextToAPackageThatMeasures) {
   EXPECT_LT(json->at("points")[1]["flop_fraction"], 1.0);
   EXPECT_NEAR(point["bits_per_byte"]["value"], test_bits, 0.5 * test_bits);
   EXPECT_GT(point["perplexity"], 1.0);
+
+  // The documents that were held out for the test, and no others.
+  const auto part = [&](const std::string& data, const std::string& name) {
+    return Convert({"evaluate", "--model", directory_.Sub("a/model"), "--data", data, "--part",
+                    name, "--tau", "0", "--json"});
+  };
+  const Outcome test = part(directory_.Sub("stories.txt"), "test");
+  ASSERT_EQ(test.status, 0) << test.err;
+  const auto measured = ParseJson(test.out, "evaluate");
+  ASSERT_TRUE(measured.ok()) << measured.status();
+  const nlohmann::json& split = package->moe->provenance["data"];
+  EXPECT_EQ(measured->at("documents"), split["test"]["documents"]);
+  EXPECT_EQ(measured->at("tokens"), split["test"]["tokens"]);
+  EXPECT_THAT(*card,
+              HasSubstr(fmt::format(
+                  "{:.4f}", measured->at("points")[0]["bits_per_byte"]["value"].get<double>())));
+  ASSERT_TRUE(WriteTextFile(directory_.Sub("other.txt"), Stories(160, 2)).ok());
+  EXPECT_THAT(part(directory_.Sub("other.txt"), "test").err, HasSubstr("checksum"));
+  EXPECT_THAT(part(directory_.Sub("stories.txt"), "half").err, HasSubstr("--part: found \"half\""));
 
   // Another split would hold out what the model has seen.
   auto other = Run("a");
