@@ -1,6 +1,5 @@
 // Classification: labelled rows, accuracy.
 #include <algorithm>
-#include <filesystem>
 #include <numeric>
 #include <utility>
 
@@ -20,10 +19,6 @@ namespace {
 
 constexpr double kPlottedShare = 0.99;
 
-std::string FileName(const std::string& path) {
-  return std::filesystem::path(path).filename().string();
-}
-
 // Rows, labels and what is to be said about them in the package.
 struct LoadedData {
   Split split;
@@ -38,12 +33,12 @@ absl::StatusOr<LoadedData> LoadData(const ConvertOptions& options) {
   DIMMER_RETURN_IF_ERROR(CheckFirstLabel(rows, options.data));
   DIMMER_ASSIGN_OR_RETURN(const std::string checksum, FileChecksum(options.data));
   LoadedData loaded;
-  loaded.report = {{"file", FileName(options.data)}, {"checksum", checksum}, {"rows", rows.size()}};
+  loaded.report = {{"file", BaseName(options.data)}, {"checksum", checksum}, {"rows", rows.size()}};
   std::vector<TextRow> excluded;
   if (!options.exclude.empty()) {
     DIMMER_ASSIGN_OR_RETURN(excluded, ReadRows(options.exclude, format));
     DIMMER_ASSIGN_OR_RETURN(const std::string sum, FileChecksum(options.exclude));
-    loaded.report["excluded_file"] = {{"file", FileName(options.exclude)}, {"checksum", sum}};
+    loaded.report["excluded_file"] = {{"file", BaseName(options.exclude)}, {"checksum", sum}};
   }
   const Cleaned cleaned = CleanRows(rows, excluded);
   loaded.report["dropped"] = {{"duplicates", cleaned.duplicates},

@@ -10,6 +10,8 @@
 namespace dimmer {
 namespace {
 
+constexpr size_t kShownEpochs = 12;  // of a longer pretraining, every n-th
+
 std::string Made(const nlohmann::json& provenance) {
   const nlohmann::json& base = provenance.at("base");
   const nlohmann::json& data = provenance.at("data");
@@ -59,10 +61,16 @@ std::string TrainingCurve(const nlohmann::json& epochs) {
 std::string Pretraining(const nlohmann::json& base) {
   if (!base.contains("pretraining")) return "";
   const nlohmann::json& result = base.at("pretraining").at("result");
-  std::string text =
-      "\nPretraining, from scratch by `dimmer-convert pretrain`:\n\n| epoch | training loss, nats "
-      "per token (with dropout) | validation, bits per byte |\n|---|---|---|\n";
-  for (const nlohmann::json& epoch : result.at("epochs")) {
+  std::string text = fmt::format(
+      "\nPretraining, from scratch:\n\n```\n{}\n```\n\n| epoch | training loss, nats per token "
+      "(with dropout) | validation, bits per byte |\n|---|---|---|\n",
+      base.at("pretraining").at("command").get<std::string>());
+  const nlohmann::json& epochs = result.at("epochs");
+  const size_t every = (epochs.size() + kShownEpochs - 1) / kShownEpochs;
+  for (const nlohmann::json& epoch : epochs) {
+    const auto number = epoch.at("epoch").get<size_t>();
+    const bool best = number == result.at("best_epoch").get<size_t>();
+    if (number % every != 0 && number != 1 && number != epochs.size() && !best) continue;
     text += fmt::format("| {} | {:.3f} | {:.4f} |\n", epoch.at("epoch").get<int>(),
                         epoch.at("loss").get<double>(),
                         epoch.at(std::string(kBitsPerByte)).get<double>());
@@ -95,18 +103,17 @@ std::string Curve(const PackageFacts& facts, double loss_increase) {
   std::string text = fmt::format(
       "\n## Loss against compute\n\n![Trade-off](tradeoff.svg)\n\n"
       "Bits per byte (total nats / ln 2 / bytes of text; the end of a document is predicted too) "
+      "on {} calibration and {} test documents; lower is better. Intervals are 95%, by bootstrap "
+      "over documents. FLOPs are of the whole model on the calibration documents, routers "
+      "included, "
+      "over the dense model's, of which the FFNs are {:.1f}%; one multiply-accumulate is 2 FLOPs. "
+      "The last column compares with the dense model before sparsification, {:.4f} bits per byte "
       "on "
-      "{} calibration and {} test documents; lower is better. Intervals are 95%, by bootstrap over "
-      "documents. FLOPs are of the whole model on the calibration documents, routers included, "
-      "over "
-      "the dense model's; one multiply-accumulate is 2 FLOPs. The last column compares with the "
-      "dense "
-      "model before sparsification, {:.4f} bits per byte on the test documents. Measured through "
-      "the "
-      "engine that serves the package.\n\n"
+      "the test documents. Measured through the engine that serves the package.\n\n"
       "| tau | FLOPs | calibration | 95% interval | increase from tau 0 | experts run per layer | "
       "test | test, increase from before sparsification |\n|---|---|---|---|---|---|---|---|\n",
-      sweep.text.bytes.size(), test.text.bytes.size(), BitsPerByte(test.text, base));
+      sweep.text.bytes.size(), test.text.bytes.size(),
+      100 * facts.sweep->at("ffn_share").get<double>(), BitsPerByte(test.text, base));
   for (size_t i = 0; i < sweep.points.size(); ++i) {
     const LossPoint& point = sweep.points[i];
     const CalibrationPoint& shown = calibration.points[i];

@@ -86,6 +86,14 @@ absl::StatusOr<std::unique_ptr<Model>> OpenModel(const std::string& directory) {
   return LoadModel(package);
 }
 
+// The FFNs' part of the dense FLOPs: all that a budget can turn down.
+double FfnShare(const CostModel& cost, const LossSweep& sweep) {
+  uint64_t per_token = 0;
+  for (const MoeCost& module : cost.moe) per_token += module.dense_flops();
+  return static_cast<double>(per_token * sweep.text.predicted) /
+         static_cast<double>(sweep.points.front().dense_flops);
+}
+
 absl::StatusOr<nlohmann::json> LanguageTask::Measure(const std::string& candidate,
                                                      const ConvertOptions& options,
                                                      Progress& progress) const {
@@ -109,6 +117,7 @@ absl::StatusOr<nlohmann::json> LanguageTask::Measure(const std::string& candidat
     DIMMER_ASSIGN_OR_RETURN(const LossSweep sweep, measure(*package, taus));
     // What sparsification has cost shows against the checkpoint that it started from.
     DIMMER_ASSIGN_OR_RETURN(const LossSweep dense, measure(*base, kDense));
+    if (report.empty()) report["ffn_share"] = FfnShare(package->info().cost, sweep);
     report[name] = ToJson(sweep);
     report[std::string("base_") + name] = ToJson(dense);
   }

@@ -9,15 +9,12 @@
 #include "training/package_target.h"
 
 namespace dimmer {
-namespace {
 
 std::string BaseName(const std::string& path) {
   const std::filesystem::path lexical = std::filesystem::path(path).lexically_normal();
   return lexical.has_filename() ? lexical.filename().string()
                                 : lexical.parent_path().filename().string();
 }
-
-}  // namespace
 
 absl::Status CheckRange(const char* option, double value, double low, double high) {
   if (std::isfinite(value) && value >= low && value <= high) return absl::OkStatus();

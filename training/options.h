@@ -73,6 +73,9 @@ struct ConvertOptions {
 // InvalidArgument unless `value` is in [low, high].
 absl::Status CheckRange(const char* option, double value, double low, double high);
 
+// The last part of a path, without its folder; of "a/b/" it is "b".
+std::string BaseName(const std::string& path);
+
 // The command that repeats the conversion: no directories but the names of the inputs, every option
 // that its result depends on.
 std::string CommandLine(const ConvertOptions& options);

@@ -134,17 +134,24 @@ absl::StatusOr<nlohmann::json> TrainStage(const PretrainOptions& options, const 
   return report;
 }
 
-nlohmann::json TrainOptionsJson(const TrainOptions& o) {
-  return {{"seed", o.seed},
-          {"workers", o.workers},
-          {"epochs", o.epochs},
-          {"batch_size", o.batch_size},
-          {"learning_rate", o.learning_rate},
-          {"weight_decay", o.weight_decay},
-          {"warmup", o.warmup},
-          {"final_rate", o.final_rate},
-          {"beta2", o.beta2},
-          {"patience", o.patience}};
+// The command that repeats it: no directories but the names of the inputs.
+std::string CommandLine(const PretrainOptions& o) {
+  const Gpt2Shape& shape = o.shape;
+  std::string command = "dimmer-convert pretrain --data " + BaseName(o.data);
+  if (!o.exclude.empty()) command += " --exclude " + BaseName(o.exclude);
+  command += o.tokenizer.empty() ? fmt::format(" --vocab-size {}", o.vocab_size)
+                                 : " --tokenizer " + BaseName(o.tokenizer);
+  return command +
+         fmt::format(
+             " --layers {} --width {} --heads {} --hidden {} --context {} --dropout {:g} "
+             "--attention-dropout {:g} --embedding-dropout {:g} --seed {} --workers {} --epochs {} "
+             "--patience {} --batch-size {} --learning-rate {:g} --warm-up {:g} --final-rate {:g} "
+             "--weight-decay {:g} --beta2 {:g} --held-out {:g} --to CHECKPOINT_DIR --work WORK_DIR",
+             shape.layers, shape.width, shape.heads, shape.hidden, shape.positions,
+             shape.residual_dropout, shape.attention_dropout, shape.embedding_dropout, o.train.seed,
+             o.train.workers, o.train.epochs, o.train.patience, o.train.batch_size,
+             o.train.learning_rate, o.train.warmup, o.train.final_rate, o.train.weight_decay,
+             o.train.beta2, o.held_out);
 }
 
 absl::Status WriteCheckpoint(const PretrainOptions& options, const Gpt2Shape& shape,
@@ -239,7 +246,7 @@ absl::Status Pretrain(const PretrainOptions& options, Progress& progress) {
     return absl::InternalError(fmt::format("pretrain: {}", WhatOf(error)));
   }
   const nlohmann::json pretraining = {{"tool", "dimmer-convert " DIMMER_VERSION},
-                                      {"options", TrainOptionsJson(options.train)},
+                                      {"command", CommandLine(options)},
                                       {"data", text.report},
                                       {"result", report}};
   DIMMER_RETURN_IF_ERROR(

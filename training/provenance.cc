@@ -19,12 +19,6 @@ absl::StatusOr<nlohmann::json> WeightFiles(const std::string& checkpoint) {
   return files;
 }
 
-std::string CheckpointName(const std::string& checkpoint) {
-  std::filesystem::path path = std::filesystem::path(checkpoint).lexically_normal();
-  if (!path.has_filename()) path = path.parent_path();
-  return path.filename().string();
-}
-
 // Where each stage was computed, by name: they may come from several machines.
 nlohmann::json StagesMadeOn(const nlohmann::json& reports) {
   nlohmann::json stages = nlohmann::json::object();
@@ -43,7 +37,7 @@ absl::StatusOr<nlohmann::json> MakeProvenance(const ConversionInputs& inputs,
                                               const nlohmann::json& reports) {
   const ConvertOptions& options = inputs.options;
   DIMMER_ASSIGN_OR_RETURN(const nlohmann::json files, WeightFiles(options.checkpoint));
-  nlohmann::json base = {{"name", CheckpointName(options.checkpoint)},
+  nlohmann::json base = {{"name", BaseName(options.checkpoint)},
                          {"files", files},
                          {"architecture", inputs.base.config.at("architectures").at(0)}};
   base.update(inputs.task->BaseFacts(inputs.base));

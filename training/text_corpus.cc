@@ -1,17 +1,13 @@
 #include "training/text_corpus.h"
 
-#include <filesystem>
 #include <utility>
 
 #include "engine/package/package.h"
 #include "engine/util/status.h"
+#include "training/options.h"
 
 namespace dimmer {
 namespace {
-
-std::string FileName(const std::string& path) {
-  return std::filesystem::path(path).filename().string();
-}
 
 uint64_t Predicted(std::span<const TokenizedDocument> documents) {
   uint64_t ids = 0;
@@ -25,7 +21,7 @@ absl::StatusOr<SplitText> ReadText(const TextOptions& options) {
   DIMMER_ASSIGN_OR_RETURN(const std::vector<std::string> documents, ReadDocuments(options.data));
   DIMMER_ASSIGN_OR_RETURN(const std::string checksum, FileChecksum(options.data));
   SplitText text;
-  text.report = {{"file", FileName(options.data)},
+  text.report = {{"file", BaseName(options.data)},
                  {"checksum", checksum},
                  {"split_seed", options.seed},
                  {"held_out", options.held_out}};
@@ -33,7 +29,7 @@ absl::StatusOr<SplitText> ReadText(const TextOptions& options) {
   if (!options.exclude.empty()) {
     DIMMER_ASSIGN_OR_RETURN(excluded, ReadDocuments(options.exclude));
     DIMMER_ASSIGN_OR_RETURN(const std::string sum, FileChecksum(options.exclude));
-    text.report["excluded_file"] = {{"file", FileName(options.exclude)}, {"checksum", sum}};
+    text.report["excluded_file"] = {{"file", BaseName(options.exclude)}, {"checksum", sum}};
   }
   auto split = SplitDocuments(documents, excluded, options.held_out, options.seed);
   if (!split.ok()) return Annotate(split.status(), options.data);
