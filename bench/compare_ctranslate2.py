@@ -13,6 +13,8 @@ tests/python/requirements.txt (see bench/requirements.txt).
 """
 
 import argparse
+import contextlib
+import hashlib
 import itertools
 import json
 import pathlib
@@ -114,10 +116,15 @@ def without_end(package, folder):
     """The same package, but no token ends its texts."""
     folder.mkdir()
     for file in package.resolve().iterdir():
-        if file.name not in ("config.json", "generation_config.json"):
+        if file.name not in ("config.json", "generation_config.json", "dimmer.json"):
             (folder / file.name).symlink_to(file)
     config = json.loads((package / "config.json").read_text()) | {"eos_token_id": None}
-    (folder / "config.json").write_text(json.dumps(config))
+    changed = json.dumps(config).encode()
+    (folder / "config.json").write_bytes(changed)
+    if (package / "dimmer.json").exists():
+        spec = json.loads((package / "dimmer.json").read_text())
+        spec["checksums"]["config.json"] = "sha256:" + hashlib.sha256(changed).hexdigest()
+        (folder / "dimmer.json").write_text(json.dumps(spec))
     return folder
 
 
@@ -164,14 +171,18 @@ class Dimmer:
         return self
 
     def __exit__(self, *_):
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it has said why it ended
+            self.process.stdin.close()
         self.process.wait()
 
     def run(self, prompts, new_tokens, tau):
         order = {"ids": prompts, "new_tokens": new_tokens, "tau": tau}
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("dimmer-bench gave no answer")
+        answer = json.loads(line)
         for row in answer["results"]:
             if "error" in row:
                 raise SystemExit(row["error"])
