@@ -10,6 +10,7 @@ namespace dimmer {
 namespace {
 
 constexpr double kWidth = 760, kHeight = 480;
+constexpr double kTauLabel = 46;  // room for "tau 0" at the right end
 constexpr double kLeft = 72, kRight = 28, kTop = 72, kBottom = 64;
 constexpr std::string_view kInk = "#1f2933", kMuted = "#66727f", kGrid = "#e4e8ec";
 constexpr std::string_view kCurve = "#0b62a4", kBand = "#0b62a4", kMark = "#c2410c";
@@ -149,12 +150,16 @@ class Canvas {
     constexpr std::string_view kDash = "stroke-width=\"1.3\" stroke-dasharray=\"6 4\"";
     Line(kLeft, Y(quality), kWidth - kRight, Y(quality), kMark, kDash);
     Line(X(cost), Y(point), X(cost), kHeight - kBottom, kMark, kDash);
-    Text(kWidth - kRight - 4, Y(quality) + 16,
+    // On the side of the line where no curve is: losses grow upwards from tau 0.
+    const bool above = plot_.reference > 1;
+    const double right = kWidth - kRight - (above ? kTauLabel : 4);
+    const double base = Y(quality) + (above ? -6 : 16);
+    Text(right, base,
          plot_.reference_label.empty()
              ? fmt::format("{:g}% of the quality at tau 0", 100 * plot_.reference)
              : plot_.reference_label,
          "end", kMark);
-    taken_.push_back({kWidth - kRight - 190, Y(quality) + 2, kWidth - kRight, Y(quality) + 20});
+    taken_.push_back({right - 186, base - 14, right, base + 4});
     const std::string label = fmt::format("{:.1f}% of FLOPs at tau {:g}", cost, point.tau);
     Text(X(cost) + 7, kHeight - kBottom - 9, label, "start", kMark, "font-weight=\"bold\"");
     taken_.push_back({X(cost) - 4, Y(point), X(cost) + 190, kHeight - kBottom});

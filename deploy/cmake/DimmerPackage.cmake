@@ -35,10 +35,18 @@ install(DIRECTORY DESTINATION ${CMAKE_INSTALL_FULL_LOCALSTATEDIR}/lib/dimmer/mod
 install(FILES docs/server.md docs/deploy.md DESTINATION ${CMAKE_INSTALL_FULL_DATADIR}/doc/dimmer-server COMPONENT server)
 dimmer_debian_doc(server dimmer-server ${deploy}/debian/copyright)
 
-option(DIMMER_MODEL_PACKAGE "Make the package of the demonstration model too" ON)
+option(DIMMER_MODEL_PACKAGE "Make the packages of the demonstration models too" ON)
 if(DIMMER_MODEL_PACKAGE)
-  install(DIRECTORY models/emotion DESTINATION ${CMAKE_INSTALL_FULL_DATADIR}/dimmer/models COMPONENT model-emotion)
-  dimmer_debian_doc(model-emotion dimmer-model-emotion ${deploy}/debian/copyright.model-emotion)
+  foreach(model emotion stories)
+    install(DIRECTORY models/${model} DESTINATION ${CMAKE_INSTALL_FULL_DATADIR}/dimmer/models COMPONENT model-${model})
+    dimmer_debian_doc(model-${model} dimmer-model-${model} ${deploy}/debian/copyright.model-${model})
+    string(TOUPPER ${model} key)
+    set(CPACK_DEBIAN_MODEL-${key}_PACKAGE_NAME dimmer-model-${model})
+    set(CPACK_DEBIAN_MODEL-${key}_PACKAGE_ARCHITECTURE all)
+    set(CPACK_DEBIAN_MODEL-${key}_PACKAGE_SECTION science)
+    set(CPACK_DEBIAN_MODEL-${key}_PACKAGE_ENHANCES dimmer-server)
+    list(APPEND model_components model-${model})
+  endforeach()
 endif()
 
 set(CPACK_GENERATOR DEB)
@@ -53,10 +61,7 @@ set(CPACK_PACKAGE_DIRECTORY ${CMAKE_BINARY_DIR}/packages)
 set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS
   OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
 set(CPACK_COMPONENTS_GROUPING IGNORE)
-set(CPACK_COMPONENTS_ALL server)
-if(DIMMER_MODEL_PACKAGE)
-  list(APPEND CPACK_COMPONENTS_ALL model-emotion)
-endif()
+set(CPACK_COMPONENTS_ALL server ${model_components})
 
 set(CPACK_DEB_COMPONENT_INSTALL ON)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
@@ -68,7 +73,7 @@ set(CPACK_DEBIAN_SERVER_PACKAGE_NAME dimmer-server)
 set(CPACK_DEBIAN_SERVER_PACKAGE_SECTION net)
 set(CPACK_DEBIAN_SERVER_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_SERVER_PACKAGE_DEPENDS "adduser, init-system-helpers (>= 1.54)")
-set(CPACK_DEBIAN_SERVER_PACKAGE_SUGGESTS dimmer-model-emotion)
+set(CPACK_DEBIAN_SERVER_PACKAGE_SUGGESTS "dimmer-model-emotion, dimmer-model-stories")
 set(CPACK_DEBIAN_SERVER_PACKAGE_CONTROL_EXTRA
   "${deploy}/debian/conffiles;${deploy}/debian/postinst;${deploy}/debian/prerm;${deploy}/debian/postrm;${deploy}/debian/triggers")
 set(CPACK_COMPONENT_SERVER_DESCRIPTION "inference server with a compute budget per request
@@ -76,11 +81,10 @@ Serves transformers over gRPC (its own API and the Open Inference Protocol v2).
 A client, or the operator, chooses how much of a converted model each request
 runs, and every answer says how much it was.")
 
-set(CPACK_DEBIAN_MODEL-EMOTION_PACKAGE_NAME dimmer-model-emotion)
-set(CPACK_DEBIAN_MODEL-EMOTION_PACKAGE_ARCHITECTURE all)
-set(CPACK_DEBIAN_MODEL-EMOTION_PACKAGE_SECTION science)
-set(CPACK_DEBIAN_MODEL-EMOTION_PACKAGE_ENHANCES dimmer-server)
 set(CPACK_COMPONENT_MODEL-EMOTION_DESCRIPTION "emotion classifier for dimmer-server
 A MiniLM that tells six emotions in short English texts, converted to experts
 that a compute budget can switch off. A demonstration, not a product.")
+set(CPACK_COMPONENT_MODEL-STORIES_DESCRIPTION "story-telling language model for dimmer-server
+A small GPT-2 that continues stories for children, converted to experts that a
+compute budget can switch off. A demonstration, not a product.")
 include(CPack)

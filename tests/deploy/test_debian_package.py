@@ -139,11 +139,11 @@ class TestLife:
         assert (tree.root / CONFFILE).exists()
         assert list((tree.root / "var/lib/dimmer/state").iterdir())
 
-    def test_purge_leaves_only_the_administrators_models(self, tree):
+    def test_purge_leaves_only_the_administrators_models(self, tree, packages):
         own = tree.root / "var/lib/dimmer/models/own/1/config.json"
         own.parent.mkdir(parents=True)
         own.write_text("{}")
-        tree.run("apt-get", "purge", "-y", "-q", "dimmer-server", "dimmer-model-emotion")
+        tree.run("apt-get", "purge", "-y", "-q", *packages)
         assert own.exists()
         assert "dimmer:x:" not in (tree.root / "etc/passwd").read_text()
         mine = {str(path.relative_to(tree.root)) for path in (own, *own.parents)[:5]}

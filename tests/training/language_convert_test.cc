@@ -1,4 +1,5 @@
 // Language models through dimmer-convert as a user runs it: pretraining, conversion, measuring.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
