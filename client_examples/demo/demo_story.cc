@@ -84,13 +84,13 @@ class Teller {
   std::string Cost(const Story& story) const {
     const v1::Usage& usage = story.last.usage();
     const double dense = double(std::max<uint64_t>(usage.dense_flops(), 1));
-    const double seconds = std::max(story.last_seconds - story.first_seconds, 1e-9);
+    const double seconds = std::max(story.last_seconds, 1e-9);
     return fmt::format(
         "\n{}  {} tokens, {:.1f} of {:.1f} MFLOPs: {:.0f}%, tau {:.3f}; first token after {:.1f} "
-        "ms, then {:.0f}/s{}\n",
+        "ms, all after {:.1f} ms: {:.0f}/s{}\n",
         Ink("\033[2m"), usage.output_tokens(), double(usage.flops()) / 1e6, dense / 1e6,
         100 * double(usage.flops()) / dense, usage.tau(), 1e3 * story.first_seconds,
-        (std::max(usage.output_tokens(), 1U) - 1) / seconds, Ink("\033[0m"));
+        1e3 * story.last_seconds, usage.output_tokens() / seconds, Ink("\033[0m"));
   }
 
   v1::Inference::Stub& stub_;

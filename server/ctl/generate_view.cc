@@ -38,10 +38,9 @@ std::vector<Line> RenderGenerated(const v1::GenerateResponse& last, const Genera
                                  Tokens(usage.output_tokens()), usage.prompt_tokens(), Ended(last),
                                  Flops(double(usage.flops()), "FLOPs"),
                                  ShareOfDense(usage.flops(), usage.dense_flops()), usage.tau());
-  if (times.first > 0) text += fmt::format("; first after {}", Seconds(times.first));
-  const double rest = times.last - times.first;
-  if (usage.output_tokens() > 1 && rest > 0) {
-    text += fmt::format(", then {}/s", Rate((usage.output_tokens() - 1) / rest));
+  if (times.first > 0) {
+    text += fmt::format("; first after {}, last after {}: {}/s", Seconds(times.first),
+                        Seconds(times.last), Rate(usage.output_tokens() / times.last));
   }
   if (sampled) text += fmt::format("; seed {}", last.seed());
   std::vector<Line> lines = {{{std::move(text), kDim}}};

@@ -18,7 +18,7 @@ from test_dimmerctl import ENVIRONMENT, Screen
 PROMPT = "once upon a time"
 SUMMARY = re.compile(
     r"(\d+) tokens? after (\d+), ended by ([\w ]+): ([\d.]+) (k|M|)FLOPs, (\d+)% of dense, "
-    r"tau ([\d.]+)(; first after [\d.]+ \w+)?(, then [\d.]+( k)?/s)?(; seed (\d+))?\n"
+    r"tau ([\d.]+)(; first after [\d.]+ \w+, last after [\d.]+ \w+: [\d.]+( k)?/s)?(; seed (\d+))?\n"
 )
 
 
@@ -84,11 +84,11 @@ def test_json_is_one_message_a_line(writers):
 def test_the_seed_that_it_names_repeats_the_text(writers):
     arguments = ["dense", PROMPT, "--temperature", 1.2, "--top-k", 50, "--top-p", 0.95]
     first = generate(writers.target(), *arguments)
-    seed = SUMMARY.fullmatch(first.stderr).group(12)
+    seed = SUMMARY.fullmatch(first.stderr).group(11)
     assert int(seed) > 0
     again = generate(writers.target(), *arguments, "--seed", seed)
     assert again.stdout == first.stdout
-    assert SUMMARY.fullmatch(again.stderr).group(12) == seed
+    assert SUMMARY.fullmatch(again.stderr).group(11) == seed
     other = generate(writers.target(), *arguments, "--seed", 11)
     assert other.stdout != first.stdout
 
