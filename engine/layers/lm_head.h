@@ -7,7 +7,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <utility>
 
 #include "engine/layers/embedding.h"
@@ -19,15 +18,15 @@ namespace dimmer {
 class LmHead {
  public:
   LmHead() = default;
-  // `head` [vocabulary, d]; `words` [vocabulary, d], or nothing if the head is tied.
-  LmHead(Linear head, std::optional<Embedding> words)
-      : head_(std::move(head)), words_(std::move(words)) {}
+  // `head` and `words` [vocabulary, d]; without words the head is tied.
+  explicit LmHead(Linear head) : head_(std::move(head)) {}
+  LmHead(Linear head, Embedding words) : head_(std::move(head)), words_(std::move(words)) {}
 
   // out [d] += the embedding of `id`.
   void AddWord(int32_t id, float* out) const {
     const auto index = static_cast<size_t>(id);
-    if (words_) {
-      words_->AddRow(index, out);
+    if (words_.rows() > 0) {
+      words_.AddRow(index, out);
     } else {
       head_.AddWeights(index, out);
     }
@@ -40,12 +39,12 @@ class LmHead {
   }
 
   size_t logits_stride() const { return PaddedWidth(head_.outputs()); }
-  size_t bytes() const { return head_.bytes() + (words_ ? words_->bytes() : 0); }
+  size_t bytes() const { return head_.bytes() + words_.bytes(); }
   uint64_t flops() const { return head_.flops(); }
 
  private:
   Linear head_;
-  std::optional<Embedding> words_;
+  Embedding words_;  // none: the head's rows are the words
 };
 
 }  // namespace dimmer

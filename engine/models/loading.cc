@@ -249,7 +249,7 @@ absl::StatusOr<LmHead> LoadLmHead(const Package& package, const TensorReader& re
   if (tied || !outer.Has("lm_head.weight")) {
     DIMMER_ASSIGN_OR_RETURN(Linear head, reader.LoadLinear(LinearPart{words, vocab}, d,
                                                            MatrixLayout::kOutIn, Bias::kNone));
-    return LmHead(std::move(head), std::nullopt);
+    return LmHead(std::move(head));
   }
   DIMMER_ASSIGN_OR_RETURN(Linear head, outer.LoadLinear(LinearPart{"lm_head", vocab}, d,
                                                         MatrixLayout::kOutIn, Bias::kNone));

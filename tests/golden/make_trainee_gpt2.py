@@ -22,10 +22,19 @@ LENGTHS = [2, 7, 16, 17, 33, 40]
 def main():
     torch.manual_seed(5)
     config = transformers.GPT2Config(
-        vocab_size=61, n_positions=40, n_embd=36, n_head=3, n_layer=2, n_inner=53,
-        activation_function="relu", initializer_range=0.25,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-        bos_token_id=0, eos_token_id=0,
+        vocab_size=61,
+        n_positions=40,
+        n_embd=36,
+        n_head=3,
+        n_layer=2,
+        n_inner=53,
+        activation_function="relu",
+        initializer_range=0.25,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
     )
     model = transformers.GPT2LMHeadModel(config)
     with torch.no_grad():
@@ -41,8 +50,9 @@ def main():
         losses = torch.nn.functional.cross_entropy(logits[:-1], ids[0, 1:], reduction="none")
         total = total + losses.sum()
         predicted += len(losses)
-        answers.append({"ids": ids[0].tolist(), "losses": losses.tolist(),
-                        "last_logits": logits[-1].tolist()})
+        answers.append(
+            {"ids": ids[0].tolist(), "losses": losses.tolist(), "last_logits": logits[-1].tolist()}
+        )
     (total / predicted).backward()
     gradients = {}
     for name, parameter in model.named_parameters():
@@ -53,7 +63,8 @@ def main():
     model.half().save_pretrained(FOLDER, safe_serialization=True)
     (FOLDER / "generation_config.json").unlink(missing_ok=True)
     (FOLDER / "answers.json").write_text(
-        json.dumps({"texts": answers, "gradients": gradients}) + "\n")
+        json.dumps({"texts": answers, "gradients": gradients}) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -52,10 +52,9 @@ TEST(CommandLineTest, Classify) {
 }
 
 TEST(CommandLineTest, Generate) {
-  const auto line =
-      Read({"generate", "m", "Once upon", "--max-flops", "9000", "--max-tokens", "32",
-            "--temperature", "0.8", "--top-k", "40", "--top-p", "0.9", "--seed",
-            "18446744073709551615", "--stop", "The end", "--stop", "\n"});
+  const auto line = Read({"generate", "m", "Once upon", "--max-flops", "9000", "--max-tokens", "32",
+                          "--temperature", "0.8", "--top-k", "40", "--top-p", "0.9", "--seed",
+                          "18446744073709551615", "--stop", "The end", "--stop", "\n"});
   ASSERT_TRUE(line.ok()) << line.status();
   EXPECT_EQ(line->options.command, Options::Command::kGenerate);
   const v1::GenerateRequest& request = line->options.generate;
