@@ -2,6 +2,9 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+#include <chrono>
+#include <thread>
 #include <utility>
 
 #include "engine/util/status.h"
@@ -22,6 +25,9 @@ namespace dimmer {
 namespace {
 
 constexpr const char* kLoopback = "127.0.0.1";
+// Of a drain, for calls whose bytes are on their way: gRPC, once shut down, would end them with
+// CANCELLED, which tells a client nothing. They are refused with UNAVAILABLE.
+constexpr std::chrono::milliseconds kLateCalls{100};
 constexpr size_t kMaxBackgroundTasks = 256;
 
 Metrics::PerExpert PerExpertMode(const std::string& name) {
@@ -150,6 +156,8 @@ bool Server::Stop(std::chrono::nanoseconds patience) {
   parts.readiness.SetPhase(Readiness::Phase::kDraining);
   parts.health.Refresh();
   const bool answered = parts.engine->Drain(steady_deadline);
+  std::this_thread::sleep_until(
+      std::min(steady_deadline, std::chrono::steady_clock::now() + kLateCalls));
   parts.health.Shutdown();
   parts.admin.Shutdown();
   parts.oip.Shutdown();

@@ -6,6 +6,9 @@
 #include <utility>
 
 #include "engine/models/bert_config.h"
+#include "engine/models/gpt2_config.h"
+#include "engine/models/llama_config.h"
+#include "engine/models/loading.h"
 #include "engine/package/json_fields.h"
 #include "engine/package/package.h"
 #include "engine/util/status.h"
@@ -136,9 +139,19 @@ absl::StatusOr<BaseModel> LoadBaseLanguageModel(const std::string& directory) {
   std::string prefix;  // that files of the model without its head leave out
   if (package.architecture == "GPT2LMHeadModel") {
     DIMMER_ASSIGN_OR_RETURN(model.shape, Gpt2ShapeOf(package.config, where));
+    DIMMER_ASSIGN_OR_RETURN(const Gpt2Config config, ParseGpt2Config(package.config, where));
+    DIMMER_ASSIGN_OR_RETURN(model.end_ids, EndIds(package, config.vocab_size, config.end_ids));
     prefix = "transformer.";
   } else if (package.architecture == "LlamaForCausalLM") {
-    DIMMER_ASSIGN_OR_RETURN(model.shape, LlamaShapeOf(package.config, where));
+    DIMMER_ASSIGN_OR_RETURN(LlamaShape shape, LlamaShapeOf(package.config, where));
+    // As the engine: without a head of its own, the words are the head.
+    if (package.weights.Find("lm_head.weight") == nullptr) {
+      shape.tied_head = true;
+      model.config["tie_word_embeddings"] = true;
+    }
+    model.shape = shape;
+    DIMMER_ASSIGN_OR_RETURN(const LlamaConfig config, ParseLlamaConfig(package.config, where));
+    DIMMER_ASSIGN_OR_RETURN(model.end_ids, EndIds(package, config.vocab_size, config.end_ids));
     prefix = "model.";
   } else {
     return absl::UnimplementedError(

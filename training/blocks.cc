@@ -10,12 +10,18 @@
 
 namespace dimmer {
 
-absl::StatusOr<DocumentEnds> EndsOf(const Tokenizer& tokenizer) {
+absl::StatusOr<DocumentEnds> EndsOf(const Tokenizer& tokenizer, std::span<const int32_t> end_ids) {
+  const std::optional<int32_t> before = tokenizer.bos_id();
+  if (!end_ids.empty()) {
+    const bool starts =
+        before && std::find(end_ids.begin(), end_ids.end(), *before) != end_ids.end();
+    const int32_t after = starts ? *before : end_ids.front();
+    return DocumentEnds{before.value_or(after), after};
+  }
   for (size_t i = 0; i < tokenizer.vocab_size(); ++i) {
     const auto id = static_cast<int32_t>(i);
     if (tokenizer.TokenOf(id) == kEndOfText) return DocumentEnds{id, id};
   }
-  const std::optional<int32_t> before = tokenizer.bos_id();
   const std::optional<int32_t> after = tokenizer.eos_id();
   if (before.has_value() && after.has_value()) return DocumentEnds{*before, *after};
   return absl::InvalidArgumentError(
@@ -25,8 +31,7 @@ absl::StatusOr<DocumentEnds> EndsOf(const Tokenizer& tokenizer) {
 }
 
 absl::StatusOr<std::vector<TokenizedDocument>> TokenizeDocuments(
-    const Tokenizer& tokenizer, std::span<const std::string> documents) {
-  DIMMER_ASSIGN_OR_RETURN(const DocumentEnds ends, EndsOf(tokenizer));
+    const Tokenizer& tokenizer, const DocumentEnds& ends, std::span<const std::string> documents) {
   std::vector<TokenizedDocument> tokenized;
   tokenized.reserve(documents.size());
   for (const std::string& document : documents) {

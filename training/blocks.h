@@ -23,15 +23,17 @@ struct TokenizedDocument {
   uint64_t bytes = 0;  // of its text
 };
 
-// What stands before and after a document: <|endoftext|> twice where the tokenizer has it, else its
-// tokens for the start and end of a text. InvalidArgument: it has neither.
+// What stands before and after a document. A model that has been trained says what ends its texts,
+// `end_ids`: its start token if that is among them, else the first. For a new one (no `end_ids`):
+// <|endoftext|> twice where the tokenizer has it, else its tokens for the start and end of a text.
+// InvalidArgument: it has neither.
 struct DocumentEnds {
   int32_t before = 0, after = 0;
 };
-absl::StatusOr<DocumentEnds> EndsOf(const Tokenizer& tokenizer);
+absl::StatusOr<DocumentEnds> EndsOf(const Tokenizer& tokenizer, std::span<const int32_t> end_ids);
 
 absl::StatusOr<std::vector<TokenizedDocument>> TokenizeDocuments(
-    const Tokenizer& tokenizer, std::span<const std::string> documents);
+    const Tokenizer& tokenizer, const DocumentEnds& ends, std::span<const std::string> documents);
 
 // A document in pieces of at most `context` ids, where each piece begins with the id that the one
 // before ended with: every id but the first is predicted once. `context` is at least 2.

@@ -11,8 +11,8 @@ namespace dimmer {
 // Unavailable: the disk is full or `to` cannot be written; nothing is left there then.
 absl::Status CopyFile(const std::filesystem::path& from, const std::filesystem::path& to);
 
-// Copies what the tokenizer of the folder `from` is made of; a vocab.txt makes tokenizer.json
-// redundant.
+// Copies what the tokenizer of the folder `from` is made of, but for a WordPiece tokenizer.json
+// where a vocab.txt says the same. What LoadTokenizer returns, if one of the two has no tokenizer.
 absl::Status CopyTokenizer(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace dimmer

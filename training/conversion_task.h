@@ -45,10 +45,12 @@ class ConversionTask {
   virtual TrainingData& training() = 0;
   virtual EpochCheck check(uint32_t workers) const = 0;
   // The rows behind training(), which routers learn from; those behind check(), which their fit is
-  // reported on; and those that calibrate measures on. Stages depend on nothing else of the data.
+  // reported on; those that calibrate measures on; and those that it reports on besides. Stages
+  // depend on nothing else of the data.
   virtual std::span<const Example> training_rows() const = 0;
   virtual std::span<const Example> check_rows() const = 0;
   virtual std::span<const Example> calibration_rows() const = 0;
+  virtual std::span<const Example> test_rows() const { return {}; }
 
   // config.json of the dense package, as `transformers` reads it.
   virtual nlohmann::json PackageConfig(const BaseModel& base,

@@ -18,6 +18,7 @@ struct EvaluateOptions {
   std::string model;  // a package, or a model's folder in a repository (its highest version)
   std::string data;
   std::string format = "auto";
+  std::string exclude;       // with part: the file that the conversion excluded, if it did
   std::string part;          // of the file that the package was made from; empty: all of `data`
   std::vector<double> taus;  // empty: the calibration's. tau 0 is always measured, first
   uint32_t workers = 2;

@@ -72,7 +72,7 @@ absl::StatusOr<std::vector<std::string>> DocumentsOf(const EvaluateOptions& opti
   const nlohmann::json& data = made["data"];
   DIMMER_ASSIGN_OR_RETURN(const SplitText text,
                           ReadText({.data = options.data,
-                                    .exclude = "",
+                                    .exclude = options.exclude,
                                     .held_out = data.at("held_out").get<double>(),
                                     .seed = data.at("split_seed").get<uint64_t>()}));
   if (!SameSplit(data, text.report)) {
@@ -80,6 +80,14 @@ absl::StatusOr<std::vector<std::string>> DocumentsOf(const EvaluateOptions& opti
         "--part: {} has checksum {}, expected {}, that of {}: the file that {} was made from",
         options.data, text.report.at("checksum").get<std::string>(),
         data.at("checksum").get<std::string>(), data.at("file").get<std::string>(), directory));
+  }
+  const nlohmann::json none;
+  const nlohmann::json& excluded = data.contains("excluded_file") ? data["excluded_file"] : none;
+  const nlohmann::json& given =
+      text.report.contains("excluded_file") ? text.report["excluded_file"] : none;
+  if (excluded != given) {
+    return absl::InvalidArgumentError(fmt::format("--exclude: found {}, expected {} as {} was made",
+                                                  given.dump(), excluded.dump(), directory));
   }
   if (options.part == "training") return text.split.training;
   if (options.part == "validation") return text.split.validation;
@@ -93,8 +101,9 @@ absl::Status EvaluateLanguageModel(const EvaluateOptions& options, const std::st
   DIMMER_ASSIGN_OR_RETURN(const std::vector<std::string> texts,
                           DocumentsOf(options, directory, model.info()));
   DIMMER_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(directory));
+  DIMMER_ASSIGN_OR_RETURN(const DocumentEnds ends, EndsOf(*tokenizer, model.info().end_ids));
   DIMMER_ASSIGN_OR_RETURN(const std::vector<TokenizedDocument> documents,
-                          TokenizeDocuments(*tokenizer, texts));
+                          TokenizeDocuments(*tokenizer, ends, texts));
   const uint32_t limit = model.info().max_tokens;
   const uint32_t context = options.max_tokens == 0 ? limit : std::min(options.max_tokens, limit);
   if (context < 2) {

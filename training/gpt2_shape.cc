@@ -98,7 +98,7 @@ absl::StatusOr<Gpt2Shape> Gpt2ShapeOf(const nlohmann::json& config, const std::s
   return shape;
 }
 
-nlohmann::json Gpt2Config(const Gpt2Shape& shape) {
+nlohmann::json Gpt2ConfigJson(const Gpt2Shape& shape) {
   return {{"architectures", {"GPT2LMHeadModel"}},
           {"model_type", "gpt2"},
           {"activation_function", "relu"},

@@ -32,7 +32,7 @@ ModelLayout LayoutOf(const Gpt2Shape& shape);
 // config.json of `transformers`, both ways. InvalidArgument names the key, what was found and what
 // was expected; Unimplemented, what is not trained here (untied heads, other attention scales).
 absl::StatusOr<Gpt2Shape> Gpt2ShapeOf(const nlohmann::json& config, const std::string& where);
-nlohmann::json Gpt2Config(const Gpt2Shape& shape);
+nlohmann::json Gpt2ConfigJson(const Gpt2Shape& shape);
 
 // Fresh weights as GPT-2 draws them (Radford et al. 2019): N(0, 0.02), the blocks' output matrices
 // by sqrt(2 * layers) smaller, biases 0, norms 1.

@@ -26,8 +26,23 @@ constexpr size_t kHeaderNumbers = 7;
 constexpr int32_t kMagicOfLaterVersions = 0x616b3432;  // "ak42"
 constexpr uint64_t kMaxBytes = uint64_t{64} << 30;
 
-// The whole file as 4-byte words.
-absl::StatusOr<std::vector<float>> ReadWords(const std::string& path) {
+using Header = std::array<int32_t, kHeaderNumbers>;
+
+absl::Status ReadFully(InputFile& file, const std::string& path, std::span<std::byte> buffer) {
+  size_t filled = 0;
+  while (filled < buffer.size()) {
+    DIMMER_ASSIGN_OR_RETURN(const size_t count, file.Read(buffer.subspan(filled)));
+    if (count == 0) {
+      return absl::InvalidArgumentError(fmt::format("{}: found the end {} bytes early, expected {}",
+                                                    path, buffer.size() - filled, file.size()));
+    }
+    filled += count;
+  }
+  return absl::OkStatus();
+}
+
+// The file's sizes and weights. The header is judged before memory is taken for the rest.
+absl::Status ReadModel(const std::string& path, Llama2cShape& shape, std::vector<float>& weights) {
   DIMMER_ASSIGN_OR_RETURN(InputFile file, InputFile::Open(path));
   const uint64_t bytes = file.size();
   if (bytes < kHeaderNumbers * sizeof(float) || bytes > kMaxBytes || bytes % sizeof(float) != 0) {
@@ -35,18 +50,11 @@ absl::StatusOr<std::vector<float>> ReadWords(const std::string& path) {
         fmt::format("{}: found {} bytes, expected a multiple of 4 from {} to {}", path, bytes,
                     kHeaderNumbers * sizeof(float), kMaxBytes));
   }
-  std::vector<float> words(bytes / sizeof(float));
-  const auto buffer = std::as_writable_bytes(std::span(words));
-  size_t filled = 0;
-  while (filled < buffer.size()) {
-    DIMMER_ASSIGN_OR_RETURN(const size_t count, file.Read(buffer.subspan(filled)));
-    if (count == 0) {
-      return absl::InvalidArgumentError(
-          fmt::format("{}: found the end after {} bytes, expected {}", path, filled, bytes));
-    }
-    filled += count;
-  }
-  return words;
+  Header header;
+  DIMMER_RETURN_IF_ERROR(ReadFully(file, path, std::as_writable_bytes(std::span(header))));
+  DIMMER_ASSIGN_OR_RETURN(shape, ReadLlama2cShape(header, bytes, path));
+  weights.resize(bytes / sizeof(float) - kHeaderNumbers);
+  return ReadFully(file, path, std::as_writable_bytes(std::span(weights)));
 }
 
 // Takes the file's weights one after another and names them as Hugging Face does. The tensors'
@@ -212,11 +220,9 @@ std::vector<float> PermuteForRotateHalf(std::span<const float> weights, uint64_t
 
 absl::Status ImportLlama2c(const std::string& model, const std::string& tokenizer,
                            const std::string& to) {
-  DIMMER_ASSIGN_OR_RETURN(const std::vector<float> words, ReadWords(model));
-  std::array<int32_t, kHeaderNumbers> header;
-  std::memcpy(header.data(), words.data(), sizeof(header));
-  DIMMER_ASSIGN_OR_RETURN(const Llama2cShape shape,
-                          ReadLlama2cShape(header, words.size() * sizeof(float), model));
+  Llama2cShape shape;
+  std::vector<float> values;
+  DIMMER_RETURN_IF_ERROR(ReadModel(model, shape, values));
   DIMMER_ASSIGN_OR_RETURN(const std::string bytes, ReadTextFile(tokenizer));
   DIMMER_ASSIGN_OR_RETURN(const BpeOptions vocab, ParseLlama2cTokenizer(bytes, tokenizer));
   if (vocab.tokens.size() != shape.vocab) {
@@ -224,7 +230,7 @@ absl::Status ImportLlama2c(const std::string& model, const std::string& tokenize
                                                   tokenizer, vocab.tokens.size(), shape.vocab,
                                                   model));
   }
-  WeightList weights(shape, std::span(words).subspan(kHeaderNumbers));
+  WeightList weights(shape, values);
   const std::vector<TensorToWrite> tensors = weights.Tensors();
   DIMMER_RETURN_IF_ERROR(CheckFinite(tensors, model));
   return WriteNewFolder(to, [&](const std::string& folder) -> absl::Status {

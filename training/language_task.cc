@@ -21,7 +21,8 @@ namespace {
 
 constexpr double kPlottedIncrease = 0.01;
 constexpr uint64_t kMaxPretrainingBytes = 16 << 20;
-constexpr double kPlottedRange = 0.3;  // points of a higher loss would flatten the rest
+constexpr uint64_t kMaxMeasured = 20000;  // documents of a part
+constexpr double kPlottedRange = 0.3;     // points of a higher loss would flatten the rest
 
 class LanguageTask : public ConversionTask {
  public:
@@ -32,6 +33,7 @@ class LanguageTask : public ConversionTask {
         training_rows_(WindowExamples(corpus_.training, context)),
         validation_rows_(WindowExamples(corpus_.validation, context)),
         calibration_rows_(WindowExamples(corpus_.calibration, context)),
+        test_rows_(WindowExamples(corpus_.test, context)),
         stream_(corpus_.training, context, seed) {}
 
   TrainingData& training() override { return stream_; }
@@ -41,6 +43,7 @@ class LanguageTask : public ConversionTask {
   std::span<const Example> training_rows() const override { return training_rows_; }
   std::span<const Example> check_rows() const override { return validation_rows_; }
   std::span<const Example> calibration_rows() const override { return calibration_rows_; }
+  std::span<const Example> test_rows() const override { return test_rows_; }
 
   nlohmann::json PackageConfig(const BaseModel& base,
                                const ConvertOptions& options) const override {
@@ -77,7 +80,7 @@ class LanguageTask : public ConversionTask {
   const TextCorpus corpus_;
   const uint32_t context_;
   const nlohmann::json pretraining_;  // of the base, if it was pretrained here; else null
-  const std::vector<Example> training_rows_, validation_rows_, calibration_rows_;
+  const std::vector<Example> training_rows_, validation_rows_, calibration_rows_, test_rows_;
   BlockStream stream_;
 };
 
@@ -144,27 +147,77 @@ std::string LanguageTask::Plot(const PackageFacts& facts) const {
        .default_tau = facts.spec->gate.default_tau});
 }
 
+// InvalidArgument unless what a checkpoint was trained on, `data`, was split as `report` is: where
+// a document goes depends on its text, --seed and --held-out alone, in whatever file it stands.
+absl::Status CheckSameSplit(const std::string& checkpoint, const JsonFields& data,
+                            const nlohmann::json& report) {
+  DIMMER_ASSIGN_OR_RETURN(const int64_t seed, data.Int("split_seed", 0, INT64_MAX));
+  DIMMER_ASSIGN_OR_RETURN(const double held_out, data.Number("held_out", 0, 1));
+  const auto own_seed = report.at("split_seed").get<int64_t>();
+  const auto own_share = report.at("held_out").get<double>();
+  if (seed != own_seed || held_out != own_share) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} was trained with --seed {} and --held-out {:g}, found {} and {:g}: it has "
+                    "seen documents that would be held out here",
+                    checkpoint, seed, held_out, own_seed, own_share));
+  }
+  if (!report.contains("excluded_file")) return absl::OkStatus();
+  const nlohmann::json& excluded = report["excluded_file"];
+  if (data.Has("excluded_file") && data.json().at("excluded_file") == excluded) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      fmt::format("--exclude: {} was not trained with {} excluded: it may have seen its documents",
+                  checkpoint, excluded.at("file").get<std::string>()));
+}
+
 // What a checkpoint of `dimmer-convert pretrain` says of itself; null for others. InvalidArgument:
-// it has seen documents that this split holds out.
+// it, or the conversion that a package comes from, has seen documents that are held out here.
 absl::StatusOr<nlohmann::json> ReadPretraining(const std::string& checkpoint,
                                                const nlohmann::json& report) {
   const std::string path = checkpoint + "/" + kPretrainingFile;
-  if (!std::filesystem::exists(path)) return nlohmann::json();
-  DIMMER_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxPretrainingBytes));
-  DIMMER_ASSIGN_OR_RETURN(nlohmann::json pretraining, ParseJson(text, path));
-  if (!pretraining.is_object() || !pretraining.contains("data") ||
-      !pretraining.contains("result")) {
-    return absl::InvalidArgumentError(
-        fmt::format("{}: found no \"data\" and \"result\", expected what pretrain writes", path));
+  const bool pretrained = std::filesystem::exists(path);
+  const std::string source = pretrained ? path : checkpoint + "/dimmer.json";
+  if (!pretrained && !std::filesystem::exists(source)) return nlohmann::json();
+  DIMMER_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(source, kMaxPretrainingBytes));
+  DIMMER_ASSIGN_OR_RETURN(nlohmann::json json, ParseJson(text, source));
+  DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(json, source));
+  if (!pretrained) {
+    DIMMER_ASSIGN_OR_RETURN(const JsonFields made, fields.Object("provenance"));
+    DIMMER_ASSIGN_OR_RETURN(const JsonFields data, made.Object("data"));
+    DIMMER_RETURN_IF_ERROR(CheckSameSplit(checkpoint, data, report));
+    return nlohmann::json();
   }
-  const nlohmann::json& data = pretraining["data"];
-  if (data.at("checksum") != report.at("checksum") || SameSplit(data, report)) return pretraining;
-  return absl::InvalidArgumentError(fmt::format(
-      "{} was pretrained on the same file with --seed {} and --held-out {:g}, found {} and {:g}: "
-      "it "
-      "has seen documents that would be held out here",
-      checkpoint, data.at("split_seed").get<uint64_t>(), data.at("held_out").get<double>(),
-      report.at("split_seed").get<uint64_t>(), report.at("held_out").get<double>()));
+  DIMMER_ASSIGN_OR_RETURN(const JsonFields data, fields.Object("data"));
+  DIMMER_RETURN_IF_ERROR(CheckSameSplit(checkpoint, data, report));
+  // What the card shows.
+  DIMMER_RETURN_IF_ERROR(fields.String("command").status());
+  DIMMER_ASSIGN_OR_RETURN(const JsonFields result, fields.Object("result"));
+  DIMMER_RETURN_IF_ERROR(result.Int("best_epoch", 1, INT32_MAX).status());
+  for (const char* part : {"training", "validation", "test"}) {
+    DIMMER_ASSIGN_OR_RETURN(const JsonFields loss, result.Object(part));
+    DIMMER_RETURN_IF_ERROR(loss.Number("bits_per_byte", 0, 1e6).status());
+  }
+  DIMMER_ASSIGN_OR_RETURN(const std::vector<JsonFields> epochs, result.Objects("epochs"));
+  for (const JsonFields& epoch : epochs) {
+    DIMMER_RETURN_IF_ERROR(epoch.Int("epoch", 1, INT32_MAX).status());
+    DIMMER_RETURN_IF_ERROR(epoch.Number("loss", 0, 1e6).status());
+    DIMMER_RETURN_IF_ERROR(epoch.Number(kBitsPerByte, 0, 1e6).status());
+  }
+  return json;
+}
+
+// InvalidArgument: more than calibration keeps the losses of.
+absl::Status CheckMeasured(const nlohmann::json& report) {
+  for (const char* part : {"calibration", "test"}) {
+    const uint64_t found = report.at(part).at("documents").get<uint64_t>();
+    if (found <= kMaxMeasured) continue;
+    return absl::InvalidArgumentError(fmt::format(
+        "--held-out: found {} {} documents, at most {} are measured; hold out a smaller "
+        "share",
+        found, part, kMaxMeasured));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -182,9 +235,17 @@ absl::StatusOr<LoadedTask> LoadLanguageModel(const ConvertOptions& options, Prog
                                                     .seed = options.sparsify.seed}));
   DIMMER_ASSIGN_OR_RETURN(nlohmann::json pretraining,
                           ReadPretraining(options.checkpoint, text.report));
-  DIMMER_ASSIGN_OR_RETURN(TextCorpus corpus, TokenizeText(*tokenizer, text.split, text.report));
+  DIMMER_RETURN_IF_ERROR(CheckMeasured(text.report));
+  DIMMER_ASSIGN_OR_RETURN(const DocumentEnds ends, EndsOf(*tokenizer, loaded.base.end_ids));
+  DIMMER_ASSIGN_OR_RETURN(TextCorpus corpus,
+                          TokenizeText(*tokenizer, ends, text.split, text.report));
   const auto context =
       static_cast<uint32_t>(std::min<int64_t>(options.max_tokens, layout.positions));
+  if (context < 2) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}/config.json: found a context of {} tokens, expected at least 2",
+                    options.checkpoint, context));
+  }
   if (text.report.at("training").at("tokens").get<uint64_t>() < context) {
     return absl::InvalidArgumentError(fmt::format(
         "{}: found {} training tokens, expected at least the context of {}", options.data,

@@ -52,10 +52,10 @@ absl::StatusOr<std::unique_ptr<Conversion>> Conversion::Create(const ConvertOpti
 
 std::string Conversion::SparsifyFingerprint() const {
   const TrainOptions& o = inputs_.options.sparsify;
-  return Fingerprint("sparsify/3")
+  return Fingerprint("sparsify/4")
       .Add(inputs_.base_checksum)
       .Add(ConfigForFingerprint(inputs_.base.config))
-      .Add(inputs_.task->training_rows())
+      .Add(inputs_.task->training().Epoch(0))
       .Add(inputs_.task->check_rows())
       .Add(o.seed)
       .Add(uint64_t{o.workers})
@@ -109,11 +109,13 @@ absl::StatusOr<std::string> Conversion::CalibrateFingerprint() const {
   DIMMER_ASSIGN_OR_RETURN(const std::string weights, FileChecksum(split.Path("model.safetensors")));
   DIMMER_ASSIGN_OR_RETURN(const std::string routers,
                           FileChecksum(routed.Path("routers.safetensors")));
-  return Fingerprint("calibrate/2")
+  return Fingerprint("calibrate/3")
+      .Add(inputs_.base_checksum)
       .Add(ConfigForFingerprint(inputs_.base.config))
       .Add(weights)
       .Add(routers)
       .Add(inputs_.task->calibration_rows())
+      .Add(inputs_.task->test_rows())
       .Hex();
 }
 

@@ -119,6 +119,8 @@ void AddEvaluateOptions(CLI::App& app, EvaluateOptions& o) {
   app.add_option("--model", o.model, "package, or a model's folder with versions")->required();
   app.add_option("--data", o.data, "labelled rows, or plain text")->required();
   app.add_option("--format", o.format, "of the data: auto, semicolon or tsv");
+  app.add_option("--exclude", o.exclude,
+                 "with --part: the file that the conversion had excluded, if it had");
   app.add_option("--part", o.part,
                  "training, validation, calibration or test: that part of the text a language "
                  "model was made from");

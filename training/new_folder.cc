@@ -24,6 +24,7 @@ absl::Status WriteNewFolder(const std::string& to,
     std::error_code ignored;
     fs::remove_all(fresh, ignored);
   };
+  fs::remove_all(fresh, error);  // of a process of the same id that was killed
   fs::create_directories(fresh, error);
   if (error) {
     return absl::UnavailableError(

@@ -78,7 +78,12 @@ absl::Status Conversion::WriteCandidate(const std::string& directory) const {
   DIMMER_RETURN_IF_ERROR(CopyFile(split.Path("model.safetensors"), target / "model.safetensors"));
   DIMMER_RETURN_IF_ERROR(
       CopyFile(routed.Path("routers.safetensors"), target / "routers.safetensors"));
-  DIMMER_RETURN_IF_ERROR(CopyTokenizer(inputs_.options.checkpoint, target));
+  const fs::path checkpoint = inputs_.options.checkpoint;
+  DIMMER_RETURN_IF_ERROR(CopyTokenizer(checkpoint, target));
+  const char* const ends = "generation_config.json";  // the tokens that end a text
+  if (fs::exists(checkpoint / ends)) {
+    DIMMER_RETURN_IF_ERROR(CopyFile(checkpoint / ends, target / ends));
+  }
   return WriteTextFile(target / "config.json",
                        inputs_.task->PackageConfig(inputs_.base, inputs_.options).dump(2) + "\n");
 }

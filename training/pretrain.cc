@@ -29,15 +29,15 @@ namespace fs = std::filesystem;
 
 std::string FingerprintOf(const PretrainOptions& o, const Gpt2Shape& shape,
                           const TextCorpus& corpus) {
-  Fingerprint fingerprint("pretrain/1");
-  for (const auto* part : {&corpus.training, &corpus.validation}) {
+  Fingerprint fingerprint("pretrain/2");
+  for (const auto* part : {&corpus.training, &corpus.validation, &corpus.test}) {
     for (const TokenizedDocument& document : *part) {
       fingerprint.Add(std::string_view(reinterpret_cast<const char*>(document.ids.data()),
                                        document.ids.size() * sizeof(int32_t)));
       fingerprint.Add(document.bytes);
     }
   }
-  return fingerprint.Add(Gpt2Config(shape).dump())
+  return fingerprint.Add(Gpt2ConfigJson(shape).dump())
       .Add(o.train.seed)
       .Add(uint64_t{o.train.workers})
       .Add(uint64_t{o.train.epochs})
@@ -170,7 +170,7 @@ absl::Status WriteCheckpoint(const PretrainOptions& options, const Gpt2Shape& sh
     return absl::UnavailableError(
         fmt::format("{}: cannot create this folder: {}", fresh.string(), error.message()));
   }
-  nlohmann::json config = Gpt2Config(shape);
+  nlohmann::json config = Gpt2ConfigJson(shape);
   config["bos_token_id"] = ends.before;
   config["eos_token_id"] = ends.after;
   config["torch_dtype"] = "float32";
@@ -227,9 +227,9 @@ absl::Status Pretrain(const PretrainOptions& options, Progress& progress) {
         TrainTokenizerOn(text.split.training, options.vocab_size, tokenizer_folder, progress));
   }
   DIMMER_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(tokenizer_folder));
-  DIMMER_ASSIGN_OR_RETURN(const DocumentEnds ends, EndsOf(*tokenizer));
+  DIMMER_ASSIGN_OR_RETURN(const DocumentEnds ends, EndsOf(*tokenizer, {}));
   DIMMER_ASSIGN_OR_RETURN(const TextCorpus corpus,
-                          TokenizeText(*tokenizer, text.split, text.report));
+                          TokenizeText(*tokenizer, ends, text.split, text.report));
   progress.Note(DescribeText(text.report));
   Gpt2Shape shape = options.shape;
   shape.vocab = static_cast<int64_t>(tokenizer->vocab_size());

@@ -100,18 +100,31 @@ std::vector<Tensor> CollectFfnInputs(const Trainee& model, std::span<const Examp
   uint64_t tokens = 0;
   for (uint32_t row :
        Permutation(static_cast<uint32_t>(examples.size()), RandomKey({seed, 0x20F3E}))) {
-    if (tokens + examples[row].ids.size() > max_tokens) continue;
+    // One row at least, however long.
+    if (!rows.empty() && tokens + examples[row].ids.size() > max_tokens) continue;
     tokens += examples[row].ids.size();
     rows.push_back(row);
   }
-  constexpr size_t kRows = 64;
-  const size_t chunks = (rows.size() + kRows - 1) / kRows;
+  // What runs at a time, for the memory of its activations.
+  constexpr size_t kChunkRows = 64;
+  constexpr uint64_t kChunkTokens = 32768;
+  std::vector<size_t> begins;  // the first row of each chunk, and the end
+  uint64_t in_chunk = 0;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const uint64_t more = examples[rows[i]].ids.size();
+    if (begins.empty() || i - begins.back() == kChunkRows || in_chunk + more > kChunkTokens) {
+      begins.push_back(i);
+      in_chunk = 0;
+    }
+    in_chunk += more;
+  }
+  const size_t chunks = begins.size();
+  begins.push_back(rows.size());
   std::vector<std::vector<Tensor>> parts(chunks);
   ThreadPool pool(workers);
   pool.ParallelFor(chunks, [&](size_t chunk, size_t) {
-    const size_t begin = chunk * kRows;
-    const size_t count = std::min(kRows, rows.size() - begin);
-    parts[chunk] = model.FfnInputs(Pack(examples, std::span(rows).subspan(begin, count)));
+    const size_t count = begins[chunk + 1] - begins[chunk];
+    parts[chunk] = model.FfnInputs(Pack(examples, std::span(rows).subspan(begins[chunk], count)));
   });
   std::vector<Tensor> inputs;
   for (int64_t layer = 0; layer < model.layout().layers(); ++layer) {

@@ -60,13 +60,14 @@ std::string DescribeText(const nlohmann::json& report) {
       count("test", "documents"));
 }
 
-absl::StatusOr<TextCorpus> TokenizeText(const Tokenizer& tokenizer, const DocumentSplit& split,
-                                        nlohmann::json& report) {
+absl::StatusOr<TextCorpus> TokenizeText(const Tokenizer& tokenizer, const DocumentEnds& ends,
+                                        const DocumentSplit& split, nlohmann::json& report) {
   TextCorpus corpus;
-  DIMMER_ASSIGN_OR_RETURN(corpus.training, TokenizeDocuments(tokenizer, split.training));
-  DIMMER_ASSIGN_OR_RETURN(corpus.validation, TokenizeDocuments(tokenizer, split.validation));
-  DIMMER_ASSIGN_OR_RETURN(corpus.calibration, TokenizeDocuments(tokenizer, split.calibration));
-  DIMMER_ASSIGN_OR_RETURN(corpus.test, TokenizeDocuments(tokenizer, split.test));
+  DIMMER_ASSIGN_OR_RETURN(corpus.training, TokenizeDocuments(tokenizer, ends, split.training));
+  DIMMER_ASSIGN_OR_RETURN(corpus.validation, TokenizeDocuments(tokenizer, ends, split.validation));
+  DIMMER_ASSIGN_OR_RETURN(corpus.calibration,
+                          TokenizeDocuments(tokenizer, ends, split.calibration));
+  DIMMER_ASSIGN_OR_RETURN(corpus.test, TokenizeDocuments(tokenizer, ends, split.test));
   report["training"]["tokens"] = Predicted(corpus.training);
   report["validation"]["tokens"] = Predicted(corpus.validation);
   report["calibration"]["tokens"] = Predicted(corpus.calibration);

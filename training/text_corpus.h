@@ -37,8 +37,8 @@ struct TextCorpus {
   std::vector<TokenizedDocument> training, validation, calibration, test;
 };
 // Adds the numbers of tokens to `report`.
-absl::StatusOr<TextCorpus> TokenizeText(const Tokenizer& tokenizer, const DocumentSplit& split,
-                                        nlohmann::json& report);
+absl::StatusOr<TextCorpus> TokenizeText(const Tokenizer& tokenizer, const DocumentEnds& ends,
+                                        const DocumentSplit& split, nlohmann::json& report);
 
 // Two reports of the same file and the same split: a model pretrained under one of them has not
 // seen what the other holds out.

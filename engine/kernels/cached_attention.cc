@@ -57,9 +57,9 @@ HWY_INLINE void SumPanel(const CachedAttentionArgs& args, const float* shares, s
   const size_t stride = PaddedWidth(args.head_dim);
   FloatVec sum[kParts][kVecs];
 #pragma GCC unroll 4
-  for (size_t part = 0; part < kParts; ++part) {
+  for (auto& part : sum) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVecs; ++v) sum[part][v] = hn::Zero(tag);
+    for (FloatVec& vec : part) vec = hn::Zero(tag);
   }
   for (size_t first = 0; first < args.tokens; first += kKvPageTokens) {
     const size_t page = args.kv.pages[first / kKvPageTokens];

@@ -89,7 +89,17 @@ absl::Status ReadMergesText(std::string_view text, const std::string& path, cons
   return absl::OkStatus();
 }
 
-// {"token": id}: the ids that go on after the vocabulary's.
+// Adds a token of the vocabulary, or lets one that is added be special.
+void AddToken(const std::string& token, int32_t id, bool special, BpeOptions& options) {
+  for (BpeOptions::Added& known : options.added) {
+    if (known.id != id) continue;
+    known.special |= special;
+    return;
+  }
+  options.added.push_back({token, id, special});
+}
+
+// {"token": id}: tokens of the vocabulary, and ids that go on after it.
 absl::Status ReadAddedTokensJson(const std::string& path, BpeOptions& options) {
   DIMMER_ASSIGN_OR_RETURN(const nlohmann::json json, ReadOptionalJson(path));
   DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(json, path));
@@ -100,6 +110,10 @@ absl::Status ReadAddedTokensJson(const std::string& path, BpeOptions& options) {
   }
   std::sort(added.begin(), added.end());
   for (auto& [id, token] : added) {
+    if (static_cast<size_t>(id) < options.tokens.size() && options.tokens[id] == token) {
+      AddToken(token, static_cast<int32_t>(id), /*special=*/false, options);
+      continue;
+    }
     if (static_cast<size_t>(id) != options.tokens.size()) {
       return absl::InvalidArgumentError(fmt::format("{}: {}: found id {}, expected the next, {}",
                                                     path, token, id, options.tokens.size()));
@@ -183,6 +197,9 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadGpt2Files(const std::string& dire
   }
   DIMMER_RETURN_IF_ERROR(ReadAddedTokensJson(directory + "/added_tokens.json", options));
   DIMMER_RETURN_IF_ERROR(ApplyTokenizerConfig(directory, BpeSource::kVocabAndMerges, options));
+  for (const std::optional<int32_t>& id : {options.bos, options.eos}) {
+    if (id) AddToken(options.tokens[*id], *id, /*special=*/true, options);
+  }
   absl::StatusOr<std::unique_ptr<BpeTokenizer>> tokenizer =
       BpeTokenizer::Create(std::move(options));
   if (!tokenizer.ok()) return Annotate(tokenizer.status(), vocab_path);

@@ -106,6 +106,19 @@ TEST_F(BpeFilesTest, TokensTurnBackIntoBytes) {
   EXPECT_EQ(Decode(*tokenizer, Encode(" the é\n\t 😀 theN")), " the é\n\t 😀 theN");
 }
 
+// Both are found in a text before it is cut into words, whether or not they are listed as added.
+TEST_F(BpeFilesTest, StartAndEndOfTheConfigAreSpecial) {
+  WriteVocabAndMerges();
+  EXPECT_EQ(Encode("the"), Ids{259});
+  Write("added_tokens.json", R"({"he": 257})");  // of the vocabulary, as some checkpoints have it
+  Write("tokenizer_config.json", R"({"bos_token": "th", "eos_token": "he"})");
+  EXPECT_EQ(Encode("the"), (Ids{258, 'e'}));
+  EXPECT_EQ(Encode("xhe"), (Ids{'x', kHe}));
+  const auto tokenizer = Load();
+  EXPECT_EQ(tokenizer->BytesOf(258), "");
+  EXPECT_EQ(tokenizer->BytesOf(kHe), "");
+}
+
 TEST_F(BpeFilesTest, ConfigAndPostProcessorAddTokensAndBlanks) {
   WriteVocabAndMerges();
   Write("tokenizer_config.json", R"({"add_prefix_space": true, "add_bos_token": true,

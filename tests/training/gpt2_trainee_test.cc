@@ -182,13 +182,13 @@ TEST_F(Gpt2GoldenTest, AgreesWithTheEngine) {
 
 TEST(Gpt2ShapeTest, ReadsBackItsOwnConfig) {
   const Gpt2Shape shape = SmallShape();
-  const auto read = Gpt2ShapeOf(Gpt2Config(shape), "config.json");
+  const auto read = Gpt2ShapeOf(Gpt2ConfigJson(shape), "config.json");
   ASSERT_TRUE(read.ok()) << read.status();
-  EXPECT_EQ(Gpt2Config(*read), Gpt2Config(shape));
-  nlohmann::json untied = Gpt2Config(shape);
+  EXPECT_EQ(Gpt2ConfigJson(*read), Gpt2ConfigJson(shape));
+  nlohmann::json untied = Gpt2ConfigJson(shape);
   untied["tie_word_embeddings"] = false;
   EXPECT_EQ(Gpt2ShapeOf(untied, "c").status().code(), absl::StatusCode::kUnimplemented);
-  nlohmann::json uneven = Gpt2Config(shape);
+  nlohmann::json uneven = Gpt2ConfigJson(shape);
   uneven["n_head"] = 7;
   EXPECT_EQ(Gpt2ShapeOf(uneven, "c").status().code(), absl::StatusCode::kInvalidArgument);
 }

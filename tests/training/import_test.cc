@@ -12,6 +12,7 @@
 #include "training/import_gpt.h"
 #include "training/import_llama2c.h"
 #include "training/new_folder.h"
+#include "training/package_target.h"
 
 namespace dimmer {
 namespace {
@@ -180,8 +181,13 @@ TEST(NewFolder, AppearsWholeOrNotAtAll) {
     WriteBytes(folder + "/whole", "x");
     return absl::OkStatus();
   };
+  // Of a process of the same id that was killed, as in a container.
+  const std::filesystem::path stale = PartialPath(PackageTarget(to));
+  std::filesystem::create_directories(stale);
+  WriteBytes((stale / "other").string(), "x");
   ASSERT_TRUE(WriteNewFolder(to, write).ok());
   EXPECT_EQ(ReadBytes(to + "/whole"), "x");
+  EXPECT_FALSE(std::filesystem::exists(to + "/other"));
   EXPECT_THAT(std::string(WriteNewFolder(to, write).message()), HasSubstr("holds files"));
 }
 

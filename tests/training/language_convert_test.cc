@@ -115,6 +115,8 @@ TEST_F(LanguageConvertTest, FromTextToAPackageThatMeasures) {
   EXPECT_LT(test_bits, 0.7);
   EXPECT_GT(test_bits, 0.05);
 
+  const std::string ends = R"({"eos_token_id": [0, 1]})";
+  ASSERT_TRUE(WriteTextFile(Dense("a") + "/generation_config.json", ends).ok());
   const Outcome run = Convert(Run("a"));
   ASSERT_EQ(run.status, 0) << run.err;
   const auto package = dimmer::Package::Open(Package("a"));
@@ -128,6 +130,9 @@ TEST_F(LanguageConvertTest, FromTextToAPackageThatMeasures) {
   EXPECT_LT(calibration.points.back().flop_fraction, 0.95);
   EXPECT_GT(calibration.points.back().quality, calibration.points.front().quality);
   EXPECT_THAT(package->moe->provenance.dump(), Not(HasSubstr(directory_.path())));
+  const auto kept = ReadTextFile(Package("a") + "/generation_config.json");
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  EXPECT_EQ(*kept, ends);
   const auto card = ReadTextFile(Package("a") + "/README.md");
   ASSERT_TRUE(card.ok());
   for (const char* part : {"bits per byte", "Pretraining, from scratch", "--task language-model",
@@ -172,6 +177,17 @@ TEST_F(LanguageConvertTest, FromTextToAPackageThatMeasures) {
   const Outcome refused = Convert(other);
   EXPECT_EQ(refused.status, 1);
   EXPECT_THAT(refused.err, HasSubstr("has seen documents"));
+  // So would a text that it was not kept from; also where the base is a package.
+  auto excluding = Run("a");
+  excluding.insert(excluding.end(), {"--exclude", directory_.Sub("other.txt")});
+  EXPECT_THAT(Convert(excluding).err, HasSubstr("--exclude: " + Dense("a") + " was not trained"));
+  auto again = Run("b");
+  std::replace(again.begin(), again.end(), Dense("b"), Package("a"));
+  again.insert(again.end(), {"--seed", "2"});
+  EXPECT_THAT(Convert(again).err, HasSubstr("has seen documents"));
+  // A report that is cut short is named before hours of work, not after.
+  ASSERT_TRUE(WriteTextFile(path, R"({"data": {"split_seed": 1, "held_out": 0.1}})").ok());
+  EXPECT_THAT(Convert(Run("a")).err, HasSubstr(path));
 }
 
 TEST_F(LanguageConvertTest, AKilledRunEndsWithTheSameBytes) {

@@ -162,7 +162,7 @@ TEST(GenerateViewTest, HowItEndedAndWhatItCost) {
   EXPECT_EQ(
       Paint(RenderGenerated(last, {.first = 0.02, .last = 0.12}, true), false),
       "11 tokens after 4, ended by the end of the text: 600.0 kFLOPs, 60% of dense, tau 0.100;"
-      " first after 20.0 ms, last after 120.0 ms: 91.7/s; seed 7\n");
+      " first after 20.0 ms, last after 120 ms: 91.7/s; seed 7\n");
   last.set_finish_reason(v1::BUDGET);
   usage.set_output_tokens(0);
   usage.set_budget_clamped(true);
