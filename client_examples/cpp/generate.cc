@@ -56,7 +56,7 @@ grpc::Status Stream(Inference::Stub& stub, grpc::ClientContext& context,
     }
     Print(last->text());
   }
-  const grpc::Status status = reader->Finish();
+  grpc::Status status = reader->Finish();
   if (any) Print("\n");
   if (!status.ok()) return status;
   fmt::print("  {}, seed {}: {}\n", FinishReason_Name(last->finish_reason()), last->seed(),

@@ -67,7 +67,7 @@ class Teller {
       story->text += story->last.text();
       Say(Printable(story->last.text()));
     }
-    const grpc::Status status = reader->Finish();
+    grpc::Status status = reader->Finish();
     Say(status.ok() ? Cost(*story) : "\n");
     return status;
   }

@@ -35,8 +35,11 @@ TEST(KvPoolTest, ReservesWholeOrNotAtAll) {
   EXPECT_EQ(three->tokens(), 48u);
   EXPECT_FALSE(pool.Reserve(17).has_value());
   EXPECT_EQ(pool.free_pages(), 1u);
-  KvPages moved = *std::move(three);
-  three.reset();
+  KvPages moved;
+  {
+    KvPages scoped = *std::move(three);
+    moved = std::move(scoped);
+  }
   EXPECT_EQ(pool.free_pages(), 1u);
   moved = KvPages();
   EXPECT_EQ(pool.free_pages(), 4u);
