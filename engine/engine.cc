@@ -33,7 +33,8 @@ SchedulerOptions SchedulerOptionsFrom(const EngineOptions& options) {
       options.workers > 0 ? std::min(options.workers, threads) : std::max(1u, threads / 4);
   return {.workers = workers,
           .threads_per_worker = threads / workers,
-          .max_queue_size = options.max_queue_size};
+          .max_queue_size = options.max_queue_size,
+          .reader_timeout = options.reader_timeout};
 }
 
 }  // namespace
@@ -173,9 +174,13 @@ class Engine::Impl {
   static Response Answer(const LoadedModel& model, std::span<Sequence> sequences,
                          const std::vector<bool>& truncated, TextSink* sink) try {
     Response response = MakeResponse(model, sequences, truncated);
-    if (sink != nullptr && response.status.ok()) {
-      response.status = sink->Finish(response.results.front());
-      if (!response.status.ok()) response.results.clear();
+    if (sink == nullptr) return response;
+    Result failed;  // the reader still gets what was held back
+    const bool ok = response.status.ok();
+    const absl::Status read = sink->Finish(ok ? response.results.front() : failed);
+    if (ok && !read.ok()) {
+      response.status = read;
+      response.results.clear();
     }
     return response;
   } catch (const std::exception& error) {  // out of memory

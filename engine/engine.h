@@ -35,6 +35,8 @@ struct EngineOptions {
   uint32_t threads = 0;  // compute threads in all; 0: one per core
   uint32_t workers = 0;  // batches at the same time; 0: threads / 4, at least 1
   uint32_t max_queue_size = 1024;
+  // A generation whose reader takes nothing for so long ends with Aborted.
+  std::chrono::nanoseconds reader_timeout = std::chrono::minutes(1);
   std::string state_dir;  // where SetTau is kept; "" keeps nothing
 };
 
@@ -95,7 +97,7 @@ struct Response {
   absl::Status status;          // not OK: no results
   std::string model, version;   // as served; set where the model was found
   std::vector<Result> results;  // one per text, in order
-  Usage usage;                  // their sum
+  Usage usage;                  // their sum; of a failed call, what it used until then
 };
 
 // How tau stands for one model.

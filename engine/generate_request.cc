@@ -71,7 +71,7 @@ absl::StatusOr<uint32_t> NewTokens(uint32_t asked, size_t prompt, const LoadedMo
   const uint32_t usual = model.info().default_max_tokens;
   size_t tokens = usual == 0 ? left : std::min<size_t>(usual, left);
   if (const KvPool* pool = model.served->kv.get()) {
-    const size_t room = pool->pages() * kKvPageTokens;
+    const size_t room = pool->pages() * kKvPageTokens + 1;  // the last token is not kept
     if (room > prompt) tokens = std::min(tokens, room - prompt);
   }
   return static_cast<uint32_t>(tokens);

@@ -1,6 +1,7 @@
 #include "engine/model_table.h"
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "engine/layers/kv_cache.h"
@@ -33,14 +34,22 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> TokenizerFor(const std::string&
 }
 
 // Null for a model that keeps no keys and values.
-std::shared_ptr<KvPool> PoolFor(const ServingConfig& serving, const ModelInfo& info,
-                                uint32_t context) {
+absl::StatusOr<std::shared_ptr<KvPool>> PoolFor(const ServingConfig& serving, const ModelInfo& info,
+                                                uint32_t context) {
   if (info.kv.layers == 0) return nullptr;
   const size_t page_bytes = std::max<size_t>(KvPool(info.kv, 0).page_bytes(), 1);
   const size_t one = KvPool::PagesFor(context);
   size_t pages = KvPool::PagesFor(serving.kv_cache_tokens);
   if (pages == 0) pages = std::max(one, std::min(64 * one, kDefaultKvBytes / page_bytes));
-  return std::make_shared<KvPool>(info.kv, pages);
+  try {
+    return std::make_shared<KvPool>(info.kv, pages);
+  } catch (const std::exception&) {
+    return absl::ResourceExhaustedError(fmt::format(
+        "the key-value cache for {} tokens takes {} MiB, which the system does not give; set "
+        "kv_cache_tokens (found {}) or max_sequence_tokens (found {}) lower in config.yaml",
+        pages * kKvPageTokens, pages * page_bytes >> 20, serving.kv_cache_tokens,
+        serving.max_sequence_tokens));
+  }
 }
 
 }  // namespace
@@ -58,7 +67,7 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadFromDisk(const Repository
   DIMMER_ASSIGN_OR_RETURN(loaded->tokenizer, TokenizerFor(entry.directory, info));
   const uint32_t asked = entry.serving.max_sequence_tokens;
   loaded->max_tokens = asked == 0 ? info.max_tokens : std::min(asked, info.max_tokens);
-  served->kv = PoolFor(entry.serving, info, loaded->max_tokens);
+  DIMMER_ASSIGN_OR_RETURN(served->kv, PoolFor(entry.serving, info, loaded->max_tokens));
   loaded->served = std::move(served);
   return loaded;
 }

@@ -197,6 +197,12 @@ Response MakeResponse(const LoadedModel& model, std::span<Sequence> sequences,
   Response response{
       .status = {}, .model = model.name(), .version = model.served->version, .results = {}};
   for (size_t i = 0; i < sequences.size(); ++i) {
+    Usage& usage = sequences[i].usage;
+    usage.budget_clamped |= sequences[i].plan.clamped;
+    usage.truncated |= truncated[i];
+    response.usage.Add(usage);
+  }
+  for (size_t i = 0; i < sequences.size(); ++i) {
     const absl::Status& status = sequences[i].status;
     if (status.ok()) continue;
     // Cancellation and deadlines are the call's; the rest is one text's own.
@@ -211,8 +217,6 @@ Response MakeResponse(const LoadedModel& model, std::span<Sequence> sequences,
     Sequence& sequence = sequences[i];
     Result& result = response.results[i];
     result.usage = std::move(sequence.usage);
-    result.usage.budget_clamped |= sequence.plan.clamped;
-    result.usage.truncated |= truncated[i];
     result.embedding = std::move(sequence.embedding);
     if (sequence.task == Task::kClassification) {
       result.scores = Scores(sequence.logits, model.info().multi_label);
@@ -223,7 +227,6 @@ Response MakeResponse(const LoadedModel& model, std::span<Sequence> sequences,
       result.finish_reason = sequence.generation->finish_reason;
       result.seed = sequence.generation->sampling.seed;
     }
-    response.usage.Add(result.usage);
   }
   return response;
 }

@@ -54,7 +54,7 @@ absl::StatusOr<Prepared> Prepare(const Request& request, const LoadedModel& mode
 std::vector<float> Scores(std::span<const float> logits, bool multi_label);
 
 // Answers for finished sequences, which are moved from. If any of them failed, so has the call: the
-// first failure by number names its text.
+// first failure by number names its text; the usage is still that of all.
 Response MakeResponse(const LoadedModel& model, std::span<Sequence> sequences,
                       const std::vector<bool>& truncated);
 

@@ -77,8 +77,8 @@ bool GenerateCall::OnPiece(const Piece& piece) {
 void GenerateCall::OnAnswer(const Budget& asked, const Response& response) {
   absl::Status status = response.status;
   try {
+    metrics().OnAnswer(asked, response);
     if (status.ok()) {
-      metrics().OnAnswer(asked, response);
       v1::GenerateResponse last;
       FromGeneration(response, &last);
       grpc::ByteBuffer bytes;

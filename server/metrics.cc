@@ -278,11 +278,12 @@ void Metrics::OnAnswer(const Budget& asked, const Response& response) {
   ModelSeries* series = Find(response.model, response.version);
   if (series == nullptr) return;
   const Usage& usage = response.usage;
-  series->texts->Increment(double(response.results.size()));
   series->prompt_tokens->Increment(double(usage.prompt_tokens));
   series->output_tokens->Increment(double(usage.output_tokens));
   series->flops->Increment(double(usage.flops));
   series->dense_flops->Increment(double(usage.dense_flops));
+  if (!response.status.ok()) return;  // what it used is counted, the rest is of answers
+  series->texts->Increment(double(response.results.size()));
   series->queue_seconds->Observe(double(usage.queue_us) * 1e-6);
   series->compute_seconds->Observe(double(usage.compute_us) * 1e-6);
   series->request_tau->Observe(usage.tau);

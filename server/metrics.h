@@ -65,7 +65,7 @@ class Metrics : public SchedulerObserver {
   // One batch has run. Steps of models that were not added are not counted.
   void OnStep(const std::string& model, const std::string& version, const StepStats& stats,
               std::chrono::nanoseconds compute) override;
-  // A call was answered with results.
+  // A call was answered, with results or not: what it used is counted in both cases.
   void OnAnswer(const Budget& asked, const Response& response);
   // A call has ended, well or not. `model` and `version` are "" unless the server knows them: what
   // clients make up must not become series.

@@ -69,14 +69,23 @@ class OipStreams::Stream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
     bool read = false;
     {
       const std::lock_guard lock(mutex_);
-      reading_ = read = !no_more_ && requests_.size() < kMaxStreamRequests;
+      reading_ = false;
+      read = requests_.size() < kMaxStreamRequests && ReadsOn();
     }
     if (read) StartRead(&bytes_);
   }
 
   void OnWriteDone(bool ok) override {
     if (!ok) ForEach(&TicketSlot::Cancel);
-    if (queue_.Pop(ok)) ForEach(&TicketSlot::Resume);
+    if (queue_.Pop(ok)) {
+      ForEach(&TicketSlot::Resume);
+      bool read = false;
+      {
+        const std::lock_guard lock(mutex_);
+        read = requests_.size() < kMaxStreamRequests && ReadsOn();
+      }
+      if (read) StartRead(&bytes_);  // the stream cannot end before Next()
+    }
     queue_.Next();
   }
 
@@ -139,8 +148,8 @@ class OipStreams::Stream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
     inference::ModelStreamInferResponse message;
     absl::Status status = response.status;
     try {
+      request->metrics().OnAnswer(request->asked, response);
       if (status.ok()) {
-        request->metrics().OnAnswer(request->asked, response);
         EncodeFinal(response, request->model->model->info(), request->outputs,
                     message.mutable_infer_response());
       }
@@ -167,8 +176,7 @@ class OipStreams::Stream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
     {
       // Reading goes on before the request is let go, while the stream cannot end.
       const std::lock_guard lock(mutex_);
-      read = !reading_ && !no_more_;
-      reading_ = reading_ || read;
+      read = ReadsOn();
     }
     if (read) StartRead(&bytes_);
     {
@@ -177,6 +185,14 @@ class OipStreams::Stream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
       if (!Over()) return;
     }
     queue_.End(end_);
+  }
+
+  // Whether to read the next request now: not while answers wait for the client to read. Under the
+  // lock.
+  bool ReadsOn() {
+    if (reading_ || no_more_ || queue_.full()) return false;
+    reading_ = true;
+    return true;
   }
 
   // True once: when it is time to end. Under the lock.

@@ -19,7 +19,8 @@
 
 namespace dimmer {
 
-// Requests of one stream that are unanswered; the next is read once there are fewer.
+// Requests of one stream that are unanswered; the next is read once there are fewer, and once the
+// client reads its answers.
 inline constexpr size_t kMaxStreamRequests = 64;
 
 class OipStreams {

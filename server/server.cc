@@ -41,6 +41,7 @@ EngineOptions ToEngineOptions(const Config& config) {
   options.threads = static_cast<uint32_t>(config.threads);
   options.workers = static_cast<uint32_t>(config.workers);
   options.max_queue_size = static_cast<uint32_t>(config.max_queue_size);
+  options.reader_timeout = std::chrono::seconds(config.reader_timeout_secs);
   options.state_dir = config.state_dir;
   return options;
 }

@@ -17,12 +17,12 @@ void UnaryCall::Submit(Engine& engine, Request request,
   const Budget asked = request.budget;
   Engine::Ticket submitted = engine.Submit(
       std::move(request), [this, asked, answer = std::move(answer)](const Response& response) {
-        if (!response.status.ok()) {
-          Fail(response.status);
-          return;
-        }
         try {
           metrics().OnAnswer(asked, response);
+          if (!response.status.ok()) {
+            Fail(response.status);
+            return;
+          }
           answer(this, response);
         } catch (const std::exception& error) {  // out of memory, before anything was sent
           Fail(absl::InternalError(fmt::format("no answer was made: {}", error.what())));

@@ -22,6 +22,11 @@ bool WriteQueue::Push(const grpc::ByteBuffer& message) {
   return more;
 }
 
+bool WriteQueue::full() const {
+  const std::lock_guard lock(mutex_);
+  return full_;
+}
+
 void WriteQueue::End(absl::Status status) {
   {
     const std::lock_guard lock(mutex_);

@@ -1,7 +1,7 @@
 // The messages of one stream on their way out: one is written at a time, a few may wait.
 //
-// Thread safety: Push() and End() may be called from any thread; Pop() and Next() by the reactor,
-// from its OnWriteDone().
+// Thread safety: Push(), full() and End() may be called from any thread; Pop() and Next() by the
+// reactor, from its OnWriteDone().
 #ifndef DIMMER_SERVER_WRITE_QUEUE_H_
 #define DIMMER_SERVER_WRITE_QUEUE_H_
 
@@ -38,6 +38,8 @@ class WriteQueue {
   // Takes the message. False: no more is wanted until Pop() has returned true, from whomever. Of a
   // broken stream it is dropped.
   bool Push(const grpc::ByteBuffer& message);
+  // Whether Push() has said false, and Pop() not yet true.
+  bool full() const;
   // Ends the stream after what waits; with Cancelled where it is broken. Once.
   void End(absl::Status status);
 
@@ -49,7 +51,7 @@ class WriteQueue {
 
  private:
   StreamOut* const out_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::deque<grpc::ByteBuffer> messages_;  // the first is being written if `writing_`
   bool writing_ = false;
   bool full_ = false;  // since Push() said so

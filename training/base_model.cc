@@ -143,13 +143,7 @@ absl::StatusOr<BaseModel> LoadBaseLanguageModel(const std::string& directory) {
     DIMMER_ASSIGN_OR_RETURN(model.end_ids, EndIds(package, config.vocab_size, config.end_ids));
     prefix = "transformer.";
   } else if (package.architecture == "LlamaForCausalLM") {
-    DIMMER_ASSIGN_OR_RETURN(LlamaShape shape, LlamaShapeOf(package.config, where));
-    // As the engine: without a head of its own, the words are the head.
-    if (package.weights.Find("lm_head.weight") == nullptr) {
-      shape.tied_head = true;
-      model.config["tie_word_embeddings"] = true;
-    }
-    model.shape = shape;
+    DIMMER_ASSIGN_OR_RETURN(model.shape, LlamaShapeOf(package.config, where));
     DIMMER_ASSIGN_OR_RETURN(const LlamaConfig config, ParseLlamaConfig(package.config, where));
     DIMMER_ASSIGN_OR_RETURN(model.end_ids, EndIds(package, config.vocab_size, config.end_ids));
     prefix = "model.";

@@ -11,11 +11,6 @@ namespace {
 // Logits below which to wake another thread costs more than it saves.
 constexpr size_t kLogitsToSplit = 1 << 15;
 
-void Stop(Sequence& sequence, absl::Status status) {
-  sequence.finished = true;
-  sequence.status = std::move(status);
-}
-
 bool Scores(const Sequence& sequence) { return sequence.task == Task::kScoring; }
 
 // Tokens that are computed at all: what is only predicted is not.
@@ -36,11 +31,6 @@ uint64_t ChunkOf(const Sequence& sequence) {
   return std::min(boundary, End(sequence)) - first;
 }
 
-bool SitsOut(const Sequence& sequence) {
-  const TokenSink* sink = sequence.generation->sink;
-  return sink != nullptr && !sink->ready();
-}
-
 uint32_t Generated(const Sequence& sequence) {
   return static_cast<uint32_t>(sequence.ids.size()) - sequence.generation->prompt_tokens;
 }
@@ -59,7 +49,6 @@ DecoderBatch::DecoderBatch(const ModelInfo& info, std::span<Sequence* const> seq
         continue;
       }
     }
-    if (SitsOut(*sequence)) continue;
     if (Decodes(*sequence)) {
       Take(*sequence, 1);
     } else {

@@ -27,8 +27,8 @@ namespace dimmer {
 class DecoderBatch {
  public:
   // Checks the sequences that are new (ids, length, task, plan, pages); those that fail are
-  // finished with InvalidArgument. Sequences whose sink is not ready, and prompts beyond the limit,
-  // sit this step out. One whose budget does not pay the next chunk is finished with kBudget.
+  // finished with InvalidArgument. Prompts beyond the limit sit this step out. A generation whose
+  // budget does not pay the next chunk is finished with kBudget.
   DecoderBatch(const ModelInfo& info, std::span<Sequence* const> sequences,
                const StepContext& context);
 

@@ -36,8 +36,8 @@ class TokenSink {
     kStop,  // finish with kStop
   };
   virtual Verdict OnToken(int32_t id, float logprob) = 0;
-  // False: its reader is behind; the sequence sits out steps until it is ready, of which
-  // Scheduler::Wake() tells the workers. Only OnToken makes it false. Any thread may ask.
+  // False: its reader is behind; the scheduler leaves the sequence out of steps until it is ready,
+  // of which Scheduler::Wake() tells the workers. Only OnToken makes it false. Any thread may ask.
   virtual bool ready() const = 0;
 };
 

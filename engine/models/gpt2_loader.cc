@@ -60,8 +60,10 @@ absl::StatusOr<Gpt2Weights> LoadWeights(const Package& package) {
   const std::string prefix = PrefixOf(package);
   const TensorReader reader(package, prefix);
   const int64_t d = config.width;
-  DIMMER_ASSIGN_OR_RETURN(
-      weights.head, LoadLmHead(package, reader, "wte", config.tied_head, config.vocab_size, d));
+  // Files of the model without its head are common, whatever their config.json says.
+  const bool tied = config.tied_head || package.weights.Find("lm_head.weight") == nullptr;
+  DIMMER_ASSIGN_OR_RETURN(weights.head,
+                          LoadLmHead(package, reader, "wte", tied, config.vocab_size, d));
   DIMMER_ASSIGN_OR_RETURN(weights.positions, reader.Table("wpe.weight", config.max_positions, d));
   const MatrixLayout layout = LayoutOf(package, prefix, d);
   weights.blocks.resize(config.layers);

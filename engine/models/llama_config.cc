@@ -4,13 +4,35 @@
 #include "engine/util/status.h"
 
 namespace dimmer {
+namespace {
+
+// The base of the rotary frequencies. It stands beside the other keys, and since version 5 of
+// `transformers` in rope_parameters, with what used to be in rope_scaling.
+absl::StatusOr<double> RopeTheta(const JsonFields& fields) {
+  constexpr double kLargest = 1e9;
+  DIMMER_ASSIGN_OR_RETURN(double theta, fields.Number("rope_theta", 1, kLargest, 10000));
+  std::vector<JsonFields> places = {fields};
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    if (!fields.Has(key)) continue;
+    DIMMER_ASSIGN_OR_RETURN(const JsonFields rope, fields.Object(key));
+    const char* kind = rope.Has("rope_type") ? "rope_type" : "type";
+    DIMMER_ASSIGN_OR_RETURN(const std::string type, rope.String(kind, "default"));
+    if (type != "default") return RefuseSetting(rope, kind, '"' + type + '"', "\"default\"");
+    DIMMER_ASSIGN_OR_RETURN(theta, rope.Number("rope_theta", 1, kLargest, theta));
+    places.push_back(rope);
+  }
+  for (const JsonFields& place : places) {
+    constexpr std::string_view kFactor = "partial_rotary_factor";
+    DIMMER_ASSIGN_OR_RETURN(const double factor, place.Number(kFactor, 0, 1, 1));
+    if (factor != 1) return RefuseSetting(place, kFactor, fmt::format("{}", factor), "1");
+  }
+  return theta;
+}
+
+}  // namespace
 
 absl::StatusOr<LlamaConfig> ParseLlamaConfig(const nlohmann::json& json, const std::string& where) {
   DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(json, where));
-  if (fields.Has("rope_scaling")) {
-    return RefuseSetting(fields, "rope_scaling", fields.json().find("rope_scaling")->dump(),
-                         "null");
-  }
   LlamaConfig config;
   DIMMER_ASSIGN_OR_RETURN(config.vocab_size, SizeField(fields, "vocab_size", kMaxVocabulary));
   DIMMER_ASSIGN_OR_RETURN(config.width, SizeField(fields, "hidden_size", kMaxWidth));
@@ -23,7 +45,9 @@ absl::StatusOr<LlamaConfig> ParseLlamaConfig(const nlohmann::json& json, const s
                           SizeField(fields, "max_position_embeddings", kMaxPositions, 2048));
   DIMMER_ASSIGN_OR_RETURN(const double epsilon, fields.Number("rms_norm_eps", 0, 1, 1e-6));
   config.rms_norm_epsilon = static_cast<float>(epsilon);
-  DIMMER_ASSIGN_OR_RETURN(config.rope_theta, fields.Number("rope_theta", 1, 1e9, 10000));
+  DIMMER_ASSIGN_OR_RETURN(config.rope_theta, RopeTheta(fields));
+  DIMMER_ASSIGN_OR_RETURN(config.attention_bias, fields.Bool("attention_bias", false));
+  DIMMER_RETURN_IF_ERROR(ExpectFlag(fields, "mlp_bias", false));
   DIMMER_ASSIGN_OR_RETURN(config.activation, ActivationField(fields, "hidden_act", "silu"));
   DIMMER_ASSIGN_OR_RETURN(config.tied_head, fields.Bool("tie_word_embeddings", false));
   DIMMER_ASSIGN_OR_RETURN(config.end_ids, EndIdsField(fields, config.vocab_size, 2));

@@ -25,12 +25,13 @@ struct LlamaConfig {
   float rms_norm_epsilon = 1e-6f;
   double rope_theta = 10000;
   Activation activation = Activation::kSilu;  // of the gate
+  bool attention_bias = false;                // of all four projections
   bool tied_head = false;
   std::vector<int32_t> end_ids;
 };
 
 // InvalidArgument names the key, what was found and what was expected; Unimplemented, what this
-// engine does not compute (scaled rotary embeddings).
+// engine does not compute (scaled or partial rotary embeddings, biases in the FFN).
 absl::StatusOr<LlamaConfig> ParseLlamaConfig(const nlohmann::json& config,
                                              const std::string& where);
 

@@ -16,13 +16,13 @@ absl::StatusOr<CausalAttention> LoadAttention(const TensorReader& reader, const 
   const int64_t keys = int64_t{config.kv_heads} * config.head_dim;
   CausalAttention attention(config.heads, config.kv_heads, config.head_dim,
                             Rotary(config.head_dim, config.rope_theta));
+  const Bias bias = config.attention_bias ? Bias::kRequired : Bias::kNone;
   const std::array<LinearPart, 3> parts = {
       LinearPart{name + "q_proj", queries}, {name + "k_proj", keys}, {name + "v_proj", keys}};
-  DIMMER_ASSIGN_OR_RETURN(attention.qkv(),
-                          reader.LoadLinear(parts, d, MatrixLayout::kOutIn, Bias::kIfPresent));
-  DIMMER_ASSIGN_OR_RETURN(attention.output(),
-                          reader.LoadLinear(LinearPart{name + "o_proj", d}, queries,
-                                            MatrixLayout::kOutIn, Bias::kIfPresent));
+  DIMMER_ASSIGN_OR_RETURN(attention.qkv(), reader.LoadLinear(parts, d, MatrixLayout::kOutIn, bias));
+  DIMMER_ASSIGN_OR_RETURN(
+      attention.output(),
+      reader.LoadLinear(LinearPart{name + "o_proj", d}, queries, MatrixLayout::kOutIn, bias));
   return attention;
 }
 
@@ -48,6 +48,19 @@ absl::StatusOr<LlamaBlock> LoadBlock(const Package& package, const TensorReader&
   return block;
 }
 
+// A bias that config.json does not announce would be left out of the sums.
+absl::Status CheckBiases(const Package& package, const LlamaConfig& config) {
+  for (const std::string& name : package.weights.names()) {
+    if (!name.ends_with("_proj.bias")) continue;
+    if (config.attention_bias && name.find(".self_attn.") != std::string::npos) continue;
+    return absl::InvalidArgumentError(
+        fmt::format("{}: {}: found a bias, expected none: config.json says attention_bias {}, and "
+                    "biases of the FFN are not computed",
+                    package.directory, name, config.attention_bias));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<LlamaWeights> LoadWeights(const Package& package) {
   LlamaWeights weights;
   DIMMER_ASSIGN_OR_RETURN(weights.config,
@@ -55,6 +68,7 @@ absl::StatusOr<LlamaWeights> LoadWeights(const Package& package) {
   DIMMER_ASSIGN_OR_RETURN(weights.config.end_ids,
                           EndIds(package, weights.config.vocab_size, weights.config.end_ids));
   const LlamaConfig& config = weights.config;
+  DIMMER_RETURN_IF_ERROR(CheckBiases(package, config));
   DIMMER_RETURN_IF_ERROR(CheckModules(package, config.layers, config.hidden));
   const TensorReader reader(package, kPrefix);
   DIMMER_ASSIGN_OR_RETURN(
@@ -72,7 +86,10 @@ absl::StatusOr<LlamaWeights> LoadWeights(const Package& package) {
 
 uint64_t CountParameters(const LlamaConfig& c) {
   const uint64_t d = c.width;
-  const uint64_t attention = 2 * d * c.head_dim * (uint64_t{c.heads} + c.kv_heads);
+  const uint64_t rows = c.head_dim * (uint64_t{c.heads} + c.kv_heads);  // of Q and O, K and V
+  const uint64_t biases =
+      c.attention_bias ? c.head_dim * (c.heads + 2 * uint64_t{c.kv_heads}) + d : 0;
+  const uint64_t attention = 2 * d * rows + biases;
   const uint64_t words = uint64_t{c.vocab_size} * d;
   return words * (c.tied_head ? 1 : 2) + c.layers * (attention + 3 * d * c.hidden + 2 * d) + d;
 }

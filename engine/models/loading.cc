@@ -246,7 +246,7 @@ absl::StatusOr<LoadedFfn> LoadFfn(const Package& package, const TensorReader& re
 absl::StatusOr<LmHead> LoadLmHead(const Package& package, const TensorReader& reader,
                                   const std::string& words, bool tied, int64_t vocab, int64_t d) {
   const TensorReader outer(package, "");
-  if (tied || !outer.Has("lm_head.weight")) {
+  if (tied) {
     DIMMER_ASSIGN_OR_RETURN(Linear head, reader.LoadLinear(LinearPart{words, vocab}, d,
                                                            MatrixLayout::kOutIn, Bias::kNone));
     return LmHead(std::move(head));

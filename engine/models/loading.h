@@ -98,7 +98,7 @@ absl::StatusOr<LoadedFfn> LoadFfn(const Package& package, const TensorReader& re
                                   const FfnSource& source, size_t layer);
 
 // The head "lm_head" [vocab, d], which no prefix precedes, and the token embedding `words`; one
-// matrix where `tied`, or where the checkpoint has no head of its own.
+// matrix where `tied`.
 absl::StatusOr<LmHead> LoadLmHead(const Package& package, const TensorReader& reader,
                                   const std::string& words, bool tied, int64_t vocab, int64_t d);
 

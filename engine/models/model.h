@@ -11,12 +11,14 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/budget/budget.h"
@@ -75,6 +77,17 @@ struct Sequence {
   std::vector<float> token_logprobs;  // kScoring: log p(ids[i + 1] | ids[0..i]), [ids - 1]
   Usage usage;                        // without times
 };
+
+// Finishes a sequence without its answer; what it has used until now is in its usage.
+inline void Stop(Sequence& sequence, absl::Status status) {
+  sequence.finished = true;
+  sequence.status = std::move(status);
+  const Generation* state = sequence.generation.get();
+  if (state == nullptr || !state->budget) return;  // nothing of it ran
+  state->budget->Report(sequence.usage);
+  sequence.usage.prompt_tokens = std::min(state->computed, state->prompt_tokens);
+  sequence.usage.output_tokens = static_cast<uint32_t>(sequence.ids.size()) - state->prompt_tokens;
+}
 
 // What a batch did, gathered locally and flushed once per batch into metrics.
 struct ModuleStats {

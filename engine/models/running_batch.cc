@@ -17,11 +17,6 @@ absl::Status CheckIds(std::string_view what, std::span<const int32_t> ids, uint3
   return absl::OkStatus();
 }
 
-void Stop(Sequence& sequence, absl::Status status) {
-  sequence.finished = true;
-  sequence.status = std::move(status);
-}
-
 }  // namespace
 
 RunningBatch::RunningBatch(const ModelInfo& info, uint32_t type_vocab_size,

@@ -35,7 +35,9 @@ void Step(const Batch& batch, ThreadPool& pool, Workspace& workspace, StepStats&
         .max_prompt_tokens = std::min(kPromptTokens, batch.model->limits.max_batch_tokens)};
     std::vector<Sequence*> sequences;
     sequences.reserve(batch.items.size());
-    for (const Batch::Item& item : batch.items) sequences.push_back(item.sequence);
+    for (const Batch::Item& item : batch.items) {
+      if (item.runs) sequences.push_back(item.sequence);
+    }
     batch.model->model->Forward(sequences, context);
     return;
   } catch (const std::exception& error) {  // out of memory, in practice
@@ -46,10 +48,13 @@ void Step(const Batch& batch, ThreadPool& pool, Workspace& workspace, StepStats&
         absl::InternalError(fmt::format("model {}: the forward pass failed", batch.model->name));
   }
   for (const Batch::Item& item : batch.items) {
-    if (item.sequence->finished) continue;
-    item.sequence->status = failure;
-    item.sequence->finished = true;
+    if (item.runs && !item.sequence->finished) Stop(*item.sequence, failure);
   }
+}
+
+bool IsBehind(const Sequence& sequence) {
+  const Generation* generation = sequence.generation.get();
+  return generation != nullptr && generation->sink != nullptr && !generation->sink->ready();
 }
 
 }  // namespace
@@ -63,14 +68,16 @@ size_t BatchTokens(const ServedModel& model, const Sequence& sequence) {
 }
 
 bool Fits(const Batch& batch, const ServedModel& model, const Sequence& sequence) {
-  return batch.empty() ||
-         (batch.items.size() < model.limits.max_batch_size &&
+  const auto busy = std::count_if(batch.items.begin(), batch.items.end(),
+                                  [](const Batch::Item& item) { return !item.behind_since; });
+  return busy == 0 ||
+         (static_cast<size_t>(busy) < model.limits.max_batch_size &&
           batch.tokens + BatchTokens(model, sequence) <= model.limits.max_batch_tokens);
 }
 
 size_t KvTokens(const Sequence& sequence) {
   const size_t more = sequence.generation == nullptr ? 0 : sequence.generation->max_new_tokens;
-  return sequence.ids.size() + more;
+  return sequence.ids.size() + more - 1;
 }
 
 absl::Status CheckPages(const Call& call) {
@@ -80,38 +87,60 @@ absl::Status CheckPages(const Call& call) {
     const size_t tokens = KvTokens(sequence);
     if (KvPool::PagesFor(tokens) <= pool->pages()) continue;
     return absl::InvalidArgumentError(
-        fmt::format("{} tokens in all need {} pages of the model's key-value cache, which has {} "
-                    "(of {} tokens each); ask for fewer tokens",
+        fmt::format("the keys and values of {} tokens need {} pages, the model's cache has {} (of "
+                    "{} tokens each); ask for fewer tokens",
                     tokens, KvPool::PagesFor(tokens), pool->pages(), kKvPageTokens));
   }
   return absl::OkStatus();
 }
 
-bool MarkRunnable(Batch& batch) {
-  bool any = false;
+bool MarkRunnable(Batch& batch, std::chrono::steady_clock::time_point now) {
+  // Whoever had to wait although its reader is there goes first.
+  std::stable_partition(batch.items.begin(), batch.items.end(),
+                        [](const Batch::Item& item) { return !item.runs && !item.behind_since; });
+  size_t running = 0;
   for (Batch::Item& item : batch.items) {
-    const Generation* generation = item.sequence->generation.get();
-    item.runs = generation == nullptr || generation->sink == nullptr || generation->sink->ready();
-    any |= item.runs;
+    if (!IsBehind(*item.sequence)) {
+      item.behind_since.reset();
+    } else if (!item.behind_since) {
+      item.behind_since = now;
+    }
+    item.runs = !item.behind_since && running < batch.model->limits.max_batch_size;
+    running += item.runs ? 1 : 0;
   }
-  return any;
+  return running > 0;
 }
 
-void EndStopped(Batch& batch, std::chrono::steady_clock::time_point now, bool ending) {
+void EndStopped(Batch& batch, std::chrono::steady_clock::time_point now,
+                std::chrono::nanoseconds reader_timeout, bool ending) {
   for (Batch::Item& item : batch.items) {
     Sequence& sequence = *item.sequence;
-    if (sequence.generation == nullptr) continue;
+    if (sequence.finished) continue;
     if (sequence.cancelled->load(std::memory_order_relaxed)) {
-      sequence.status = RequestCancelled();
+      Stop(sequence, RequestCancelled());
     } else if (sequence.deadline <= now) {
-      sequence.status = RequestTimedOut();
-    } else if (ending) {
-      sequence.status = absl::UnavailableError("GRPC server is shutting down");
-    } else {
-      continue;
+      Stop(sequence, RequestTimedOut());
+    } else if (ending && sequence.task == Task::kGeneration) {
+      Stop(sequence, absl::UnavailableError("GRPC server is shutting down"));
+    } else if (item.behind_since && now - *item.behind_since >= reader_timeout &&
+               IsBehind(sequence)) {
+      Stop(sequence, absl::AbortedError(fmt::format(
+                         "the text was not read for {:g} s; what waits for its memory goes on",
+                         std::chrono::duration<double>(reader_timeout).count())));
     }
-    sequence.finished = true;
   }
+}
+
+std::chrono::steady_clock::time_point EarliestEnd(const Batch& batch,
+                                                  std::chrono::nanoseconds reader_timeout) {
+  auto earliest = std::chrono::steady_clock::time_point::max();
+  for (const Batch::Item& item : batch.items) {
+    earliest = std::min(earliest, item.sequence->deadline);
+    if (item.behind_since && reader_timeout < earliest - *item.behind_since) {
+      earliest = *item.behind_since + reader_timeout;
+    }
+  }
+  return earliest;
 }
 
 void Advance(Batch& batch, ThreadPool& pool, Workspace& workspace, SchedulerObserver* observer) {

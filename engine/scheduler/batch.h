@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/scheduler/scheduler.h"
@@ -39,6 +40,8 @@ struct Batch {
     size_t tokens = 0;  // of the batch's
     std::chrono::steady_clock::time_point started;
     std::chrono::nanoseconds compute{0};
+    // Since when the reader of a generation is behind; nothing if it is not.
+    std::optional<std::chrono::steady_clock::time_point> behind_since = std::nullopt;
     bool runs = true;  // in this step
   };
   std::shared_ptr<const ServedModel> model;  // null while empty
@@ -51,25 +54,34 @@ struct Batch {
 // What `sequence` counts in BatchLimits::max_batch_tokens: all its tokens, or none where the model
 // keeps keys and values and portions out its steps itself.
 size_t BatchTokens(const ServedModel& model, const Sequence& sequence);
+// Whether `sequence` may join. Of BatchLimits::max_batch_size, generations whose readers are behind
+// take nothing.
 bool Fits(const Batch& batch, const ServedModel& model, const Sequence& sequence);
 
-// Tokens that the sequence can come to have: what its pages are reserved for.
+// Tokens of the sequence whose keys and values can come to be kept: what its pages are reserved
+// for. The last token has none.
 size_t KvTokens(const Sequence& sequence);
 
 // InvalidArgument with both numbers: a sequence needs more pages than the model's KvPool has in
 // all.
 absl::Status CheckPages(const Call& call);
 
-// Marks the generations that sit this step out because their readers are behind. False if that is
-// all of them.
-bool MarkRunnable(Batch& batch);
+// Marks what runs in this step: all but generations whose readers are behind, and of the others
+// max_batch_size at most, who take turns. False if there is none.
+bool MarkRunnable(Batch& batch, std::chrono::steady_clock::time_point now);
 
-// Finishes generations that were cancelled, are late, or (`ending`) must not go on: also those that
-// sit out, which the model would not see.
-void EndStopped(Batch& batch, std::chrono::steady_clock::time_point now, bool ending);
+// Finishes sequences that were cancelled or are late, generations whose readers have been behind
+// for `reader_timeout`, and all generations where they are `ending`: also those that sit out, which
+// the model does not see.
+void EndStopped(Batch& batch, std::chrono::steady_clock::time_point now,
+                std::chrono::nanoseconds reader_timeout, bool ending);
 
-// One step: the model's Forward, times, and the observer (may be null). An exception fails what was
-// in the batch.
+// When EndStopped() has something to do at the latest, if all of the batch sit out.
+std::chrono::steady_clock::time_point EarliestEnd(const Batch& batch,
+                                                  std::chrono::nanoseconds reader_timeout);
+
+// One step of what is marked: the model's Forward, times, and the observer (may be null). An
+// exception fails what ran.
 void Advance(Batch& batch, ThreadPool& pool, Workspace& workspace, SchedulerObserver* observer);
 
 uint64_t Microseconds(std::chrono::nanoseconds time);  // 0 if negative

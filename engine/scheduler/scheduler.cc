@@ -29,7 +29,7 @@ absl::Status ShuttingDown() { return absl::UnavailableError("GRPC server is shut
 // Whether a call can go on for ever.
 bool Generates(const Call& call) {
   return std::any_of(call.sequences.begin(), call.sequences.end(),
-                     [](const Sequence& sequence) { return sequence.generation != nullptr; });
+                     [](const Sequence& sequence) { return sequence.task == Task::kGeneration; });
 }
 
 }  // namespace
@@ -180,7 +180,7 @@ class Scheduler::Impl {
   // worker has nothing at all to do, what waits is left to it.
   void EndAndFill(std::list<Batch>& batches, const ServedModel* ran, Calls& finished) {
     const Clock::time_point now = Clock::now();
-    for (Batch& batch : batches) EndStopped(batch, now, ending_);
+    for (Batch& batch : batches) EndStopped(batch, now, options_.reader_timeout, ending_);
     Settle(batches, finished);
     CallQueue::Jobs dead;
     if (batches.empty() || free_workers_ == 0) {
@@ -209,7 +209,9 @@ class Scheduler::Impl {
   // Null if none can.
   const ServedModel* AdvanceNext(std::list<Batch>& batches, ThreadPool& pool,
                                  Workspace& workspace) {
-    const auto next = std::find_if(batches.begin(), batches.end(), MarkRunnable);
+    const Clock::time_point now = Clock::now();
+    const auto next = std::find_if(batches.begin(), batches.end(),
+                                   [&](Batch& batch) { return MarkRunnable(batch, now); });
     if (next == batches.end()) return nullptr;
     Advance(*next, pool, workspace, observer_);
     batches.splice(batches.end(), batches, next);
@@ -217,13 +219,11 @@ class Scheduler::Impl {
   }
 
   // Under the lock: waits for work. Everybody in `batches` sits out until Wake(), which `wakes`
-  // counts, or the earliest of their deadlines.
+  // counts, or the first of them has to end.
   void Rest(std::unique_lock<std::mutex>& lock, const std::list<Batch>& batches, uint64_t wakes) {
     Clock::time_point deadline = Clock::time_point::max();
     for (const Batch& batch : batches) {
-      for (const Batch::Item& item : batch.items) {
-        deadline = std::min(deadline, item.sequence->deadline);
-      }
+      deadline = std::min(deadline, EarliestEnd(batch, options_.reader_timeout));
     }
     const bool free = batches.empty();
     const auto wanted = [&] {

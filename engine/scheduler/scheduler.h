@@ -9,8 +9,9 @@
 // that it may come to have, so that what runs never lacks one; until then it waits, and those
 // behind it in its model's line with it. Pages are free again within a step of its end.
 //
-// A generation whose sink is not ready sits out. A worker of whose sequences all do sleeps until
-// Wake().
+// A generation whose sink is not ready sits out, and makes room in its batch for others; it keeps
+// its pages, for SchedulerOptions::reader_timeout at most. A worker of whose sequences all sit out
+// sleeps until Wake().
 //
 // Thread safety: all methods may be called from any thread. Callbacks run on a thread of the
 // scheduler, without its lock: they may call Submit and Cancel, and must not block.
@@ -73,6 +74,8 @@ struct SchedulerOptions {
   uint32_t workers = 1;             // batches computed at the same time
   uint32_t threads_per_worker = 1;  // threads inside one batch
   uint32_t max_queue_size = 1024;   // sequences waiting, all models together
+  // Generations whose sinks were not ready for so long end with Aborted.
+  std::chrono::nanoseconds reader_timeout = std::chrono::minutes(1);
 };
 
 class Scheduler {

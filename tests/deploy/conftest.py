@@ -26,5 +26,5 @@ def packages() -> dict[str, pathlib.Path]:
     """The newest build's packages by name."""
     found = sorted((BUILD / "package/packages").glob("*.deb"))
     by_name = {path.name.split("_")[0]: path for path in found}
-    assert len(found) == len(by_name) == 2, f"{found}: expected two; run `make package`"
+    assert len(found) == len(by_name) == 3, f"{found}: expected three; run `make package`"
     return by_name

@@ -114,7 +114,7 @@ TEST_F(GenerateRequestTest, ZeroTokensMeansTheModelsDefaultOrWhatIsLeft) {
   stub_->info_.default_max_tokens = 0;
   EXPECT_EQ(tokens(1), 49u);
   served_->kv = std::make_shared<KvPool>(stub_->info_.kv, 2);
-  EXPECT_EQ(tokens(1), 31u);
+  EXPECT_EQ(tokens(1), 32u);
 }
 
 TEST_F(GenerateRequestTest, AFreshSeedIsDrawnForZero) {

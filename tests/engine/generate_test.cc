@@ -17,6 +17,7 @@ namespace {
 
 using absl::StatusCode;
 using testing::HasSubstr;
+using Clock = std::chrono::steady_clock;
 
 // What a reader got, and whether it wants more.
 struct Reader {
@@ -120,6 +121,31 @@ TEST_F(GenerateTest, AStopStringEndsTheText) {
   EXPECT_LT(stopped.output_ids.size(), 80u);
 }
 
+// What a stop string holds back is not lost with the deadline, nor is it counted for nothing.
+TEST_F(GenerateTest, ALateTextIsHandedOutAsFarAsItCame) {
+  StartGpt2();
+  const std::string whole = Generate(Prompt("abc", 1500)).text;
+  size_t start = 5;  // of a character
+  while ((whole.at(start) & 0xc0) == 0x80) ++start;
+  size_t end = std::min(start + kMaxStopBytes, whole.size());
+  while (end < whole.size() && (whole[end] & 0xc0) == 0x80) --end;
+  bool seen = false;
+  for (int patience = 1; patience < 2000 && !seen; ++patience) {
+    const auto reader = std::make_shared<Reader>();
+    Request request = Streamed(Prompt("abc", 1500), reader);
+    request.generate->stop = {whole.substr(start, end - start)};
+    request.deadline = Clock::now() + std::chrono::microseconds(100) * (patience % 500);
+    const Response response = Ask(std::move(request));
+    EXPECT_TRUE(whole.starts_with(reader->text));
+    if (response.status.code() != StatusCode::kDeadlineExceeded) continue;
+    EXPECT_TRUE(response.results.empty());
+    EXPECT_EQ(response.usage.output_tokens, reader->ids.size());
+    EXPECT_EQ(response.usage.flops > 0, response.usage.prompt_tokens > 0);
+    seen = reader->text.size() > start;
+  }
+  EXPECT_TRUE(seen);
+}
+
 TEST_F(GenerateTest, AFullReaderPausesItsOwnGeneration) {
   StartGpt2();
   const auto slow = std::make_shared<Reader>();
@@ -215,7 +241,7 @@ TEST_F(GenerateTest, ScoringGivesTheLogProbabilitiesOfTheGeneration) {
 TEST_F(GenerateTest, ASmallCacheMakesRequestsWaitOrRefusesThem) {
   StartGpt2({.threads = 2, .workers = 1}, {}, /*kv_cache_tokens=*/320);
   EXPECT_EQ(pool().pages(), 20u);
-  const Response large = Ask(Prompt("abcd", 317));
+  const Response large = Ask(Prompt("abcd", 318));
   EXPECT_EQ(large.status.code(), StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(large.status.message()), HasSubstr("need 21 pages"));
   std::vector<Pending> pending;

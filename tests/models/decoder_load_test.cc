@@ -186,7 +186,14 @@ TEST(Llama, RefusesConfigsThatDoNotFit) {
   const std::string file = "/config.json: ", weights = "/model.safetensors: tensor ";
   ExpectRefused(TestLlama(),
                 {{{{"rope_scaling", {{"type", "linear"}, {"factor", 2}}}},
-                  {file + "rope_scaling", "linear", "expected null"}},
+                  {"config.json: rope_scaling: type: found \"linear\", expected \"default\""}},
+                 {{{"rope_parameters", {{"rope_type", "llama3"}, {"factor", 8}}}},
+                  {"rope_parameters", "rope_type: found \"llama3\""}},
+                 {{{"rope_parameters", {{"rope_theta", -1}}}}, {"rope_parameters", "rope_theta"}},
+                 {{{"partial_rotary_factor", 0.5}}, {"partial_rotary_factor: found 0.5"}},
+                 {{{"mlp_bias", true}}, {"mlp_bias: found true, expected false"}},
+                 {{{"attention_bias", true}}, {"layers.0.self_attn.q_proj.bias"}},
+                 {{{"tie_word_embeddings", false}}, {"lm_head.weight"}},
                  {{{"num_attention_heads", 5}}, {file + "num_key_value_heads: found 2", "heads 5"}},
                  {{{"num_attention_heads", 10}},
                   {file + "num_attention_heads: found 10, expected a divisor of hidden_size 24"}},
@@ -207,6 +214,48 @@ TEST(Llama, RefusesConfigsThatDoNotFit) {
                  {{{"rope_theta", 0}}, {"rope_theta"}},
                  {{{"rms_norm_eps", "small"}}, {"rms_norm_eps"}},
                  {{{"hidden_act", "relu6"}}, {"hidden_act", "\"relu6\"", "silu"}}});
+}
+
+// Where versions of `transformers` keep the base of the frequencies.
+TEST(Llama, ReadsTheRotaryBaseOfOldAndNewFiles) {
+  TestDecoder llama = TestLlama();
+  const auto answer = [&](const json& patch) {
+    const TempDirectory directory;
+    WriteTestDecoder(llama, directory.path());
+    json config = llama.Config();
+    config.update(patch);
+    CheckOk(WriteTextFile(directory.path() + "/config.json", config.dump()));
+    return RunCall(*LoadFrom(directory.path()),
+                   {.ids = RandomIds(llama, 70, 3), .max_new_tokens = 6});
+  };
+  const Answer usual = answer({{"rope_theta", 10000}});
+  const Answer large = answer({{"rope_theta", 500000}});
+  EXPECT_NE(usual.logprobs, large.logprobs);
+  EXPECT_EQ(answer({{"rope_scaling", {{"rope_type", "default"}}}, {"rope_theta", 500000}}), large);
+  EXPECT_EQ(answer({{"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 500000}}}}),
+            large);
+}
+
+// Attention may have biases, and config.json says so.
+TEST(Llama, TakesTheBiasesThatItsConfigAnnounces) {
+  const auto add = [](TestTensors& tensors) {
+    for (const auto& [name, tensor] : TestTensors(tensors)) {
+      if (!name.ends_with("_proj.weight") || name.find("self_attn") == std::string::npos) continue;
+      const int64_t rows = tensor.shape[0];
+      tensors[name.substr(0, name.size() - 6) + "bias"] = {
+          {rows}, std::vector<float>(static_cast<size_t>(rows), 0.5f)};
+    }
+  };
+  const absl::Status announced = LoadStatus(TestLlama(), {{"attention_bias", true}}, add);
+  EXPECT_TRUE(announced.ok()) << announced;
+  const absl::Status silent = LoadStatus(TestLlama(), json::object(), add);
+  EXPECT_EQ(silent.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(silent.message()),
+              AllOf(HasSubstr("self_attn.k_proj.bias"), HasSubstr("attention_bias false")));
+  const absl::Status ffn = LoadStatus(TestLlama(), json::object(), [](TestTensors& tensors) {
+    tensors["model.layers.1.mlp.up_proj.bias"] = {{48}, std::vector<float>(48)};
+  });
+  EXPECT_THAT(std::string(ffn.message()), HasSubstr("layers.1.mlp.up_proj.bias"));
 }
 
 TEST(Decoders, RefuseMissingAndMisshapenTensors) {

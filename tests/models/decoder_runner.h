@@ -64,12 +64,11 @@ class Recorder : public TokenSink {
     logprobs.push_back(logprob);
     return ids.size() == stop_after ? Verdict::kStop : Verdict::kContinue;
   }
-  bool ready() const override { return ready_now; }
+  bool ready() const override { return true; }
 
   std::vector<int32_t> ids;
   std::vector<float> logprobs;
   size_t stop_after = 0;  // 0: never
-  bool ready_now = true;
 };
 
 // One call in flight. Stays where it is: the sequence points to its sink.

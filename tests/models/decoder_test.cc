@@ -284,26 +284,6 @@ TEST_P(Decoders, CancelledAndLateSequencesLeaveTheOthersAlone) {
   EXPECT_EQ(flights[3]->answer(), RunCall(*model, calls[3]));
 }
 
-TEST_P(Decoders, ASequenceWhoseSinkIsNotReadySitsOut) {
-  const auto model = Load(plain_);
-  const Call slow = Ask(10, 1, 9), fast = Ask(12, 2, 9);
-  KvPool pool(model->info().kv, 8);
-  Flight a(slow, pool), b(fast, pool);
-  const std::vector<Sequence*> batch = {&a.sequence, &b.sequence};
-  Worker worker;
-  for (int step = 0; step < 3; ++step) worker.Step(*model, batch);
-  a.sink.ready_now = false;
-  for (int step = 0; step < 4; ++step) EXPECT_EQ(worker.Step(*model, batch).tokens, 1u);
-  EXPECT_EQ(a.sink.ids.size(), 3u);
-  EXPECT_EQ(b.sink.ids.size(), 7u);
-  b.sink.ready_now = false;
-  EXPECT_EQ(worker.Step(*model, batch).tokens, 0u);  // nobody
-  a.sink.ready_now = b.sink.ready_now = true;
-  for (int step = 0; step < 10; ++step) worker.Step(*model, batch);
-  EXPECT_EQ(a.answer(), RunCall(*model, slow));
-  EXPECT_EQ(b.answer(), RunCall(*model, fast));
-}
-
 // Prompts wait for one another, first come first served; streams do not wait for them.
 TEST_P(Decoders, PromptsRunInChunksBesideStreams) {
   const auto model = Load(plain_);

@@ -330,6 +330,24 @@ def test_a_slow_reader_stalls_only_itself(storytellers, stubs):
         server.await_metric(0, "dimmer_kv_pages_used")
 
 
+def test_a_reader_that_never_comes_back_is_given_up(storytellers, stubs):
+    with (
+        harness.Server(storytellers, arguments=["--reader-timeout-secs", "1"]) as server,
+        small_window(server.target()) as channel,
+    ):
+        stream = endless(Teller(channel, stubs))
+        # What does not fit the connection still waits for its reader, but holds no pages.
+        server.await_metric(0, "dimmer_kv_pages_used")
+        read = []
+        with pytest.raises(grpc.RpcError) as caught:
+            read.extend(id for piece in stream for id in piece.token_ids)
+        assert caught.value.code() == grpc.StatusCode.ABORTED
+        assert "was not read for 1 s" in caught.value.details()
+        server.await_metric(1, "dimmer_requests_total", rpc="Generate", code="ABORTED")
+        # It ran for all that it wrote: counted, though the call failed.
+        assert server.metric("dimmer_tokens_total", kind="output") > len(read) > 0
+
+
 def test_64_streams_at_once_tell_what_each_tells_alone(tell):
     """Plain and dimmed, each with its own budget, with some that are cancelled in between."""
     budgets = [None, {"tau": 0.3}, {"tau": 1}, {"flop_fraction": 0.9}]

@@ -2,6 +2,7 @@
 
 import queue
 import subprocess
+import time
 
 import grpc
 import numpy as np
@@ -10,6 +11,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 import harness
+from test_generate import small_window
 from test_triton_client import parameters_of, text_input
 
 PROMPT = "once upon a time"
@@ -255,6 +257,30 @@ def test_errors_carry_the_request_s_id(teller):
     by_id = {answer.infer_response.id: answer.error_message for answer in answers}
     assert "Request for unknown model" in by_id["nobody"]
     assert "text" in by_id["empty"]
+
+
+def test_a_client_that_only_writes_is_not_read_on(teller):
+    """Its answers would pile up in the server's memory."""
+    from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+    count, taken = 3000, 0
+
+    def requests():
+        nonlocal taken
+        for taken in range(1, count + 1):
+            # The error that answers it has its name, and so its size.
+            yield service_pb2.ModelInferRequest(model_name="x" * 4096, id=str(taken))
+
+    with small_window(teller.target()) as channel:
+        stream = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(requests())
+        before = -1
+        while taken != before:  # until the connection is full both ways
+            before = taken
+            time.sleep(0.5)
+        assert taken < count
+        # Once it reads, everything is answered.
+        ids = [answer.infer_response.id for answer in stream]
+    assert ids == [str(number) for number in range(1, count + 1)]
 
 
 def test_leaving_a_stream_frees_its_pages(teller):

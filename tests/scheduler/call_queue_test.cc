@@ -132,8 +132,8 @@ TEST_F(CallQueueTest, PagesAreReservedForAllThatASequenceCanBecome) {
     EXPECT_TRUE(queue_.Push(job).ok());
     return job;
   };
-  const auto first = call(1, 16, 48);   // 4 pages
-  const auto second = call(2, 33, 64);  // 7 pages: not beside the first
+  const auto first = call(1, 16, 49);   // 4 pages: the last token needs none
+  const auto second = call(2, 33, 65);  // 7 pages: not beside the first
   const auto third = call(3, 2, 1);     // 1 page, but behind the second
   const auto other = Push(b_, {{4}});
   std::list<Batch> held(1);

@@ -4,6 +4,8 @@
 #ifndef DIMMER_TESTS_SCHEDULER_FAKE_DECODER_H_
 #define DIMMER_TESTS_SCHEDULER_FAKE_DECODER_H_
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <atomic>
 #include <bit>
@@ -46,19 +48,23 @@ class FakeDecoder : public Model {
 
   void Forward(std::span<Sequence* const> batch, StepContext& context) const override {
     ++steps_;
+    size_t most = most_at_once_;
+    while (most < batch.size() && !most_at_once_.compare_exchange_weak(most, batch.size())) {
+    }
     if (turnstile != nullptr) turnstile->Pass();
     uint64_t prompt_rows = 0;
     for (Sequence* sequence : batch) Advance(*sequence, context, prompt_rows);
   }
 
   size_t steps() const { return steps_; }
-  Turnstile* turnstile = nullptr;  // not owned
+  size_t most_at_once() const { return most_at_once_; }  // sequences in a step
+  Turnstile* turnstile = nullptr;                        // not owned
 
  private:
   void Advance(Sequence& sequence, StepContext& context, uint64_t& prompt_rows) const {
     Generation& generation = *sequence.generation;
-    if (sequence.cancelled->load()) return Finish(sequence, RequestCancelled());
-    if (!generation.sink->ready()) return;
+    if (sequence.cancelled->load()) return Stop(sequence, RequestCancelled());
+    EXPECT_TRUE(generation.sink->ready());  // it would sit out
     if (!generation.budget) {
       generation.budget.emplace(sequence.plan, info_.cost, info_.calibration,
                                 GenerationSize{.prompt_tokens = generation.prompt_tokens,
@@ -73,7 +79,7 @@ class FakeDecoder : public Model {
     if (!generation.budget->Begin(
             {generation.computed, end - generation.computed, head ? 1u : 0u})) {
       generation.finish_reason = FinishReason::kBudget;
-      return Finish(sequence, absl::OkStatus());
+      return Stop(sequence, absl::OkStatus());
     }
     const uint64_t tokens = end - generation.computed;
     if (in_prompt) prompt_rows += tokens;
@@ -105,10 +111,10 @@ class FakeDecoder : public Model {
     for (uint32_t i = 0; i < kVocabulary; ++i) logits[i] = float(4 * UniformAt(hash, i));
     SamplerScratch scratch;
     const auto sampled = SampleToken(logits, generation.sampling, generation.computed, scratch);
-    if (!sampled.ok()) return Finish(sequence, sampled.status());
+    if (!sampled.ok()) return Stop(sequence, sampled.status());
     if (!info_.end_ids.empty() && sampled->id == kEnd) {
       generation.finish_reason = FinishReason::kEndOfText;
-      return Finish(sequence, absl::OkStatus());
+      return Stop(sequence, absl::OkStatus());
     }
     ++context.stats->output_tokens;
     sequence.ids.push_back(sampled->id);
@@ -117,20 +123,12 @@ class FakeDecoder : public Model {
     } else if (sequence.ids.size() == generation.prompt_tokens + generation.max_new_tokens) {
       generation.finish_reason = FinishReason::kLength;
     }
-    if (generation.finish_reason != FinishReason::kNone) Finish(sequence, absl::OkStatus());
-  }
-
-  static void Finish(Sequence& sequence, absl::Status status) {
-    sequence.status = std::move(status);
-    sequence.finished = true;
-    sequence.usage.prompt_tokens = sequence.generation->prompt_tokens;
-    sequence.usage.output_tokens =
-        static_cast<uint32_t>(sequence.ids.size()) - sequence.generation->prompt_tokens;
-    if (sequence.generation->budget) sequence.generation->budget->Report(sequence.usage);
+    if (generation.finish_reason != FinishReason::kNone) Stop(sequence, absl::OkStatus());
   }
 
   ModelInfo info_;
   mutable std::atomic<size_t> steps_ = 0;
+  mutable std::atomic<size_t> most_at_once_ = 0;
 };
 
 inline std::shared_ptr<ServedModel> ServeDecoder(std::shared_ptr<FakeDecoder> model, size_t pages,
@@ -215,6 +213,7 @@ class FakeStream {
       std::lock_guard lock(answer->mutex);
       answer->status = done.sequences[0].status;
       answer->reason = done.sequences[0].generation->finish_reason;
+      answer->usage = done.sequences[0].usage;
       answer->done = true;
       answer->changed.notify_all();
     };
@@ -228,6 +227,10 @@ class FakeStream {
   FinishReason reason() const {
     std::lock_guard lock(answer_->mutex);
     return answer_->reason;
+  }
+  Usage usage() const {
+    std::lock_guard lock(answer_->mutex);
+    return answer_->usage;
   }
   bool answered() const {
     std::lock_guard lock(answer_->mutex);
@@ -244,6 +247,7 @@ class FakeStream {
     bool done = false;
     absl::Status status;
     FinishReason reason = FinishReason::kNone;
+    Usage usage;
   };
   std::shared_ptr<Answer> answer_ = std::make_shared<Answer>();
 };

@@ -42,13 +42,24 @@ class GenerationTest : public testing::Test {
 };
 
 // What a stream gets when nothing else runs.
-std::vector<int32_t> Alone(FakePrompt prompt) {
+struct Outcome {
+  std::vector<int32_t> tokens;
+  std::vector<float> logprobs;
+  uint64_t flops = 0;
+  bool operator==(const Outcome&) const = default;
+};
+
+Outcome OutcomeOf(const FakeStream& stream) {
+  return {stream.sink->tokens(), stream.sink->logprobs(), stream.usage().flops};
+}
+
+Outcome Alone(FakePrompt prompt) {
   prompt.room = 0;
   Scheduler scheduler({.workers = 1}, nullptr);
   const FakeStream stream(ServeDecoder(std::make_shared<FakeDecoder>(), 1000), prompt);
   EXPECT_TRUE(scheduler.Submit(stream.call).ok());
   EXPECT_TRUE(stream.Await().ok());
-  return stream.sink->tokens();
+  return OutcomeOf(stream);
 }
 
 TEST_F(GenerationTest, StreamsTokensAndGivesThePagesBack) {
@@ -67,12 +78,12 @@ TEST_F(GenerationTest, StreamsTokensAndGivesThePagesBack) {
 TEST_F(GenerationTest, MorePagesThanThePoolHasAreRefusedWithNumbers) {
   served_ = ServeDecoder(decoder_, 10);
   Start();
-  const FakeStream large(served_, {.tokens = 100, .max_new_tokens = 61});
+  const FakeStream large(served_, {.tokens = 100, .max_new_tokens = 62});
   const absl::Status status = scheduler_->Submit(large.call);
   EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("161 tokens in all need 11 pages of the "
-                                                       "model's key-value cache, which has 10"));
-  const FakeStream fits(served_, {.tokens = 100, .max_new_tokens = 60});
+  EXPECT_THAT(std::string(status.message()), HasSubstr("the keys and values of 161 tokens need 11 "
+                                                       "pages, the model's cache has 10"));
+  const FakeStream fits(served_, {.tokens = 100, .max_new_tokens = 61});
   Submit(fits);
   EXPECT_TRUE(fits.Await().ok());
 }
@@ -145,8 +156,56 @@ TEST_F(GenerationTest, ASlowReaderStallsOnlyItself) {
   slow.sink->AwaitTokens(20);
   Resume(slow);
   EXPECT_TRUE(slow.Await().ok());
-  EXPECT_EQ(slow.sink->tokens(), Alone(prompt));
+  EXPECT_EQ(slow.sink->tokens(), Alone(prompt).tokens);
   EXPECT_EQ(decoder_->steps(), steps + 6 + 15);
+}
+
+// Readers that never come back: they hold pages, not places in the batch.
+TEST_F(GenerationTest, StalledReadersLeaveTheirPlacesToOthers) {
+  served_ = ServeDecoder(decoder_, 20000, {.max_batch_size = 2});
+  Start();
+  std::vector<std::unique_ptr<FakeStream>> stalled;
+  for (int32_t i = 0; i < 5; ++i) {
+    stalled.push_back(std::make_unique<FakeStream>(
+        served_, FakePrompt{.first = i, .max_new_tokens = 40, .room = 3}));
+    Submit(*stalled.back());
+  }
+  for (const auto& stream : stalled) stream->sink->AwaitTokens(3);
+  const FakeStream next(served_, {.first = 9, .max_new_tokens = 200});
+  Submit(next);
+  EXPECT_TRUE(next.Await().ok());
+  // When all of them come back, more are ready than the batch has places: they take turns.
+  std::atomic<bool> over = false;
+  std::thread reader([&] {
+    while (!over) {
+      for (const auto& stream : stalled) Resume(*stream);
+    }
+  });
+  for (int32_t i = 0; i < 5; ++i) {
+    EXPECT_TRUE(stalled[i]->Await().ok());
+    EXPECT_EQ(OutcomeOf(*stalled[i]), Alone({.first = i, .max_new_tokens = 40}));
+  }
+  over = true;
+  reader.join();
+  EXPECT_EQ(decoder_->most_at_once(), 2u);
+  EXPECT_EQ(free_pages(), 20000u);
+}
+
+TEST_F(GenerationTest, AReaderThatIsAwayTooLongIsGivenUp) {
+  Start({.workers = 1, .reader_timeout = milliseconds(30)});
+  const FakeStream away(served_, {.max_new_tokens = kEndless, .room = 2});
+  Submit(away);
+  const absl::Status status = away.Await();
+  EXPECT_EQ(status.code(), StatusCode::kAborted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("was not read for 0.03 s"));
+  EXPECT_EQ(away.sink->tokens().size(), 2u);
+  EXPECT_EQ(free_pages(), 20000u);
+  // What it used until then is in its usage: the prompt, and one token of the two that it got.
+  EXPECT_EQ(away.usage().prompt_tokens, 5u);
+  EXPECT_EQ(away.usage().output_tokens, 2u);
+  EXPECT_EQ(away.usage().dense_flops,
+            decoder_->info().cost.DenseFlops(
+                GenerationSize{.prompt_tokens = 5, .max_new_tokens = 2}.All()));
 }
 
 TEST_F(GenerationTest, APausedStreamCanBeCancelledAndBeLate) {
@@ -296,14 +355,19 @@ TEST_F(GenerationTest, SixtyFourStreamsGetTheBitsThatTheyGetAlone) {
     int finished = 0;
     for (size_t i = 0; i < streams.size(); ++i) {
       const absl::Status status = streams[i]->Await();
-      std::vector<int32_t> want = Alone(prompts[i]);
-      const std::vector<int32_t> got = streams[i]->sink->tokens();
+      Outcome want = Alone(prompts[i]);
+      const Outcome got = OutcomeOf(*streams[i]);
       if (!cancelled[i]) {
         EXPECT_TRUE(status.ok()) << status;
       }
       if (status.ok()) ++finished;
-      ASSERT_LE(got.size(), want.size());
-      if (!status.ok()) want.resize(got.size());
+      ASSERT_LE(got.tokens.size(), want.tokens.size());
+      if (!status.ok()) {
+        want.tokens.resize(got.tokens.size());
+        want.logprobs.resize(got.logprobs.size());
+        EXPECT_LE(got.flops, want.flops);
+        want.flops = got.flops;
+      }
       EXPECT_EQ(got, want) << "stream " << i;
     }
     EXPECT_GT(finished, 40);
