@@ -63,6 +63,12 @@ void Engine::Ticket::Cancel() {
   if (state_->call != nullptr) state_->scheduler->Cancel(state_->call);
 }
 
+void Engine::Ticket::Touch() {
+  if (state_ == nullptr) return;
+  std::lock_guard lock(state_->mutex);
+  if (state_->sink != nullptr) state_->sink->Touch();
+}
+
 void Engine::Ticket::Resume() {
   if (state_ == nullptr) return;
   std::lock_guard lock(state_->mutex);

@@ -36,7 +36,7 @@ struct EngineOptions {
   uint32_t workers = 0;  // batches at the same time; 0: threads / 4, at least 1
   uint32_t max_queue_size = 1024;
   // A generation whose reader takes nothing for so long ends with Aborted.
-  std::chrono::nanoseconds reader_timeout = std::chrono::minutes(1);
+  std::chrono::nanoseconds reader_timeout = std::chrono::minutes(10);
   std::string state_dir;  // where SetTau is kept; "" keeps nothing
 };
 
@@ -166,6 +166,8 @@ class Engine {
     // The reader of on_piece has room again. Harmless if nothing is paused or all is over. Must not
     // be called from within on_piece's own call.
     void Resume();
+    // It took something, and has no room yet: its reader_timeout begins anew.
+    void Touch();
 
    private:
     friend class Engine;

@@ -46,9 +46,10 @@ absl::Status CheckStops(const std::vector<std::string>& stops, const LoadedModel
   return absl::OkStatus();
 }
 
+// Below 2^53: a number that every client can write down and send again.
 uint64_t FreshSeed() {
   std::random_device device;
-  const uint64_t seed = uint64_t{device()} << 32 | device();
+  const uint64_t seed = (uint64_t{device()} << 32 | device()) >> 11;
   return seed == 0 ? 1 : seed;
 }
 

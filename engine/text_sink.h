@@ -1,7 +1,7 @@
 // The reader's end of a generation: from its tokens to the pieces of its text.
 //
 // Thread safety: OnToken and Finish are called by one thread at a time (the worker that runs the
-// sequence); ready and Resume from any.
+// sequence); ready, last_read, Touch and Resume from any.
 #ifndef DIMMER_ENGINE_TEXT_SINK_H_
 #define DIMMER_ENGINE_TEXT_SINK_H_
 
@@ -36,6 +36,11 @@ class TextSink : public TokenSink {
 
   Verdict OnToken(int32_t id, float logprob) override;
   bool ready() const override { return ready_.load(std::memory_order_acquire); }
+  std::chrono::steady_clock::time_point last_read() const override {
+    return Clock::time_point(last_read_.load(std::memory_order_relaxed));
+  }
+  // The reader took something, and is still behind.
+  void Touch() { last_read_.store(Clock::now().time_since_epoch(), std::memory_order_relaxed); }
   void Resume() { ready_.store(true, std::memory_order_release); }
 
   // The text is over: hands out what was held back, and fills in the result's text, ids,
@@ -59,6 +64,7 @@ class TextSink : public TokenSink {
   const std::function<bool(Piece)> on_piece_;
   const Clock::time_point submitted_;
   std::atomic<bool> ready_ = true;
+  std::atomic<Clock::duration> last_read_ = Clock::duration::min();
   absl::Status failure_;
 
   std::vector<Held> held_;

@@ -36,7 +36,7 @@ struct Config {
   uint64_t workers = 0;
   uint64_t max_queue_size = 1024;
   uint64_t max_texts = 1024;
-  uint64_t reader_timeout_secs = 60;
+  uint64_t reader_timeout_secs = 600;
   uint64_t exit_timeout_secs = 30;
   std::string state_dir;
 

@@ -93,7 +93,11 @@ void GenerateCall::OnAnswer(const Budget& asked, const Response& response) {
 
 void GenerateCall::OnWriteDone(bool ok) {
   if (!ok) ticket()->Cancel();
-  if (queue_.Pop(ok)) ticket()->Resume();
+  if (queue_.Pop(ok)) {
+    ticket()->Resume();
+  } else if (queue_.full()) {
+    ticket()->Touch();
+  }
   queue_.Next();
 }
 

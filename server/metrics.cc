@@ -94,6 +94,12 @@ const char* RejectReason(absl::StatusCode code) {
   }
 }
 
+// A text that ends by itself leaves of its budget what the rest would have cost.
+bool EndedEarly(const Response& response) {
+  const FinishReason reason = response.results.front().finish_reason;
+  return reason == FinishReason::kStop || reason == FinishReason::kEndOfText;
+}
+
 }  // namespace
 
 struct Metrics::Families {
@@ -105,10 +111,12 @@ struct Metrics::Families {
         degraded(CounterFamily(r, "dimmer_degraded_requests_total",
                                "Calls answered with less compute because of load")),
         texts(CounterFamily(r, "dimmer_texts_total", "Texts of answered calls")),
-        tokens(CounterFamily(r, "dimmer_tokens_total", "Tokens of answered calls")),
-        flops(CounterFamily(r, "dimmer_flops_total", "FLOPs run for answered calls")),
+        tokens(CounterFamily(r, "dimmer_tokens_total",
+                             "Tokens that ran, also of calls that failed on the way")),
+        flops(CounterFamily(r, "dimmer_flops_total",
+                            "FLOPs run, also for calls that failed on the way")),
         dense_flops(CounterFamily(r, "dimmer_dense_flops_total",
-                                  "FLOPs that answered calls would have run at tau 0")),
+                                  "FLOPs that tau 0 would have run for the same tokens")),
         non_finite(CounterFamily(r, "dimmer_non_finite_scores_total",
                                  "Tokens whose router gave a non-finite score; all experts ran")),
         expert_tokens(
@@ -303,8 +311,8 @@ void Metrics::OnAnswer(const Budget& asked, const Response& response) {
       series->budget_error->Observe(double(result.usage.flops) / limit - 1);
     }
   } else if (asked.kind == Budget::Kind::kMaxFlops && !usage.budget_clamped &&
-             asked.max_flops <
-                 usage.dense_flops) {  // a limit that the dense model meets limits nothing
+             asked.max_flops < usage.dense_flops &&  // else it limits nothing
+             !EndedEarly(response)) {
     series->budget_error->Observe(double(usage.flops) / double(asked.max_flops) - 1);
   }
 }

@@ -18,13 +18,20 @@
 
 namespace dimmer {
 
+// Bytes of a request's id, which every answer repeats.
+inline constexpr size_t kMaxInferId = 1024;
+
+// InvalidArgument if the id is longer.
+absl::Status CheckInferId(const std::string& id);
+
 struct OipCall {
   std::shared_ptr<const ServedModel> model;
   std::vector<std::string> outputs;  // those asked for
   Request request;                   // until the client's deadline, or that of the message
 };
 
-// Counts `call` under the model. Errors: as Engine::Find, WantedOutputs and DecodeInfer.
+// Counts `call` under the model. Errors: as CheckInferId, Engine::Find, WantedOutputs and
+// DecodeInfer.
 absl::StatusOr<OipCall> DecodeOipCall(const Engine& engine,
                                       const inference::ModelInferRequest& message, size_t max_texts,
                                       RpcCall* call);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <string_view>
 #include <utility>
 
@@ -316,7 +317,12 @@ void SetEnd(const Response& response, ModelInferResponse* out) {
   const Result& result = response.results.front();
   auto& parameters = *out->mutable_parameters();
   parameters["finish_reason"].set_string_param(std::string(FinishReasonName(result.finish_reason)));
-  parameters["seed"].set_uint64_param(result.seed);
+  inference::InferParameter& seed = parameters["seed"];
+  if (result.seed <= uint64_t{std::numeric_limits<int64_t>::max()}) {
+    seed.set_int64_param(static_cast<int64_t>(result.seed));
+  } else {
+    seed.set_uint64_param(result.seed);
+  }
 }
 
 }  // namespace

@@ -132,7 +132,12 @@ absl::Status DecodeUint32(const std::string& name, const InferParameter& value, 
 
 absl::Status DecodeFloat(const std::string& name, const InferParameter& value, float& number) {
   DIMMER_ASSIGN_OR_RETURN(const double real, ToDouble(name, value));
+  if (std::isfinite(real) && std::abs(real) > std::numeric_limits<float>::max()) {
+    return Wrong(name, value, "a number that fits in a float");
+  }
   number = static_cast<float>(real);
+  // Not 0, which says something else: the smallest there is.
+  if (real > 0 && number == 0) number = std::numeric_limits<float>::min();
   return absl::OkStatus();
 }
 
@@ -196,10 +201,12 @@ absl::StatusOr<OipParameters> DecodeParameters(const OipParameterMap& parameters
       DIMMER_RETURN_IF_ERROR(DecodeGenerate(name, value, decoded.generate));
     } else if (!Ignored(name)) {
       return absl::InvalidArgumentError(fmt::format(
-          "parameters.{}: not a parameter of this model, expected {}tau, flop_fraction, max_flops, "
-          "min_quality, truncate, timeout or priority",
+          "parameters.{}: not a parameter of this model, expected {}, tau, flop_fraction, "
+          "max_flops, "
+          "min_quality, timeout or priority",
           name,
-          task == Task::kGeneration ? "max_tokens, temperature, top_k, top_p, seed, stop, " : ""));
+          task == Task::kGeneration ? "max_tokens, temperature, top_k, top_p, seed, stop"
+                                    : "truncate"));
     }
   }
   return decoded;

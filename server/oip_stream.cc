@@ -38,7 +38,8 @@ class StreamRequest : public RpcCall {
 }  // namespace
 
 // `requests_` holds what was read and is not answered. While it is not empty the stream cannot end,
-// so that engine threads may use it; the last of them to leave ends it.
+// so that engine threads may use it; the last of them to leave ends it. No operation is started
+// after the end.
 class OipStreams::Stream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
                            private StreamOut {
  public:
@@ -59,24 +60,34 @@ class OipStreams::Stream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
   }
 
   void OnReadDone(bool ok) override {
-    const RequestPtr request = ok ? Take() : nullptr;
-    if (request == nullptr) {
-      End(absl::OkStatus());
-      return;
-    }
-    const absl::Status status = Submit(request);
-    if (!status.ok()) Answer(request, status, {});
-    bool read = false;
     {
       const std::lock_guard lock(mutex_);
-      reading_ = false;
-      read = requests_.size() < kMaxStreamRequests && ReadsOn();
+      ++reactions_;
     }
-    if (read) StartRead(&bytes_);
+    if (const RequestPtr request = ok ? Take() : nullptr; request != nullptr) {
+      const absl::Status status = Submit(request);
+      if (!status.ok()) Answer(request, status, {});
+      bool read = false;
+      {
+        const std::lock_guard lock(mutex_);
+        reading_ = false;
+        read = requests_.size() < kMaxStreamRequests && ReadsOn();
+      }
+      if (read) StartRead(&bytes_);
+    } else {
+      const std::lock_guard lock(mutex_);
+      no_more_ = true;
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      --reactions_;
+      if (!Over()) return;
+    }
+    queue_.End(end_);
   }
 
   void OnWriteDone(bool ok) override {
-    if (!ok) ForEach(&TicketSlot::Cancel);
+    if (!ok) OnCancel();
     if (queue_.Pop(ok)) {
       ForEach(&TicketSlot::Resume);
       bool read = false;
@@ -85,11 +96,19 @@ class OipStreams::Stream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
         read = requests_.size() < kMaxStreamRequests && ReadsOn();
       }
       if (read) StartRead(&bytes_);  // the stream cannot end before Next()
+    } else if (queue_.full()) {
+      ForEach(&TicketSlot::Touch);
     }
     queue_.Next();
   }
 
-  void OnCancel() override { ForEach(&TicketSlot::Cancel); }
+  void OnCancel() override {
+    {
+      const std::lock_guard lock(mutex_);
+      cancelled_ = true;
+    }
+    ForEach(&TicketSlot::Cancel);
+  }
 
   void OnDone() override {
     owner_->Remove(this);
@@ -105,7 +124,7 @@ class OipStreams::Stream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
   RequestPtr Take() {
     auto request = std::make_shared<StreamRequest>(owner_->shared_, context_);
     const std::lock_guard lock(mutex_);
-    if (no_more_) return nullptr;
+    if (no_more_ || cancelled_) return nullptr;
     requests_.insert(request);
     return request;
   }
@@ -115,7 +134,7 @@ class OipStreams::Stream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
     inference::ModelInferRequest message;
     DIMMER_RETURN_IF_ERROR(owner_->shared_.readiness->Admit());
     DIMMER_RETURN_IF_ERROR(ParseRequest(bytes_, &message));
-    request->id = message.id();
+    if (message.id().size() <= kMaxInferId) request->id = message.id();
     DIMMER_ASSIGN_OR_RETURN(
         OipCall call, DecodeOipCall(*owner_->engine_, message, owner_->max_texts_, request.get()));
     request->model = std::move(call.model);
@@ -197,7 +216,7 @@ class OipStreams::Stream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
 
   // True once: when it is time to end. Under the lock.
   bool Over() {
-    if (!no_more_ || !requests_.empty() || ended_) return false;
+    if (!no_more_ || !requests_.empty() || reactions_ > 0 || ended_) return false;
     ended_ = true;
     return true;
   }
@@ -223,7 +242,9 @@ class OipStreams::Stream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
   std::mutex mutex_;
   std::set<RequestPtr> requests_;
   bool reading_ = true;  // or parsing
+  int reactions_ = 0;    // to a read: while there is one the stream cannot end
   bool no_more_ = false;
+  bool cancelled_ = false;
   bool ended_ = false;
   absl::Status end_;  // set with no_more_
 };

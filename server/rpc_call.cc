@@ -46,6 +46,11 @@ void TicketSlot::Resume() {
   if (set_) ticket_.Resume();
 }
 
+void TicketSlot::Touch() {
+  const std::lock_guard lock(mutex_);
+  if (set_) ticket_.Touch();
+}
+
 bool TicketSlot::cancelled() const {
   const std::lock_guard lock(mutex_);
   return cancelled_;

@@ -37,6 +37,7 @@ class TicketSlot {
   void Set(Engine::Ticket ticket);
   void Cancel();
   void Resume();
+  void Touch();
   bool cancelled() const;
 
  private:

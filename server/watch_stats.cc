@@ -163,7 +163,7 @@ absl::Status StatsWatchers::Check(const grpc::ByteBuffer& bytes, v1::WatchStatsR
   for (const ModelStatus& status : engine_->Models()) {
     if (status.name == request->model()) return absl::OkStatus();
   }
-  return absl::NotFoundError(fmt::format("Request for unknown model: \"{}\"", request->model()));
+  return UnknownModel(request->model());
 }
 
 v1::WatchStatsResponse StatsWatchers::Stats(const std::string& model) const {

@@ -162,8 +162,8 @@ def at_a_glance(panels: Panels):
         "s", 4, 4, (quantile(0.95, "dimmer_request_duration_seconds"), "p95"),
     )  # fmt: skip
     panels.add(
-        number(neutral), "FLOPs saved", "Share of the dense model's FLOPs that answered calls did "
-        "not run.", "percentunit", 4, 4, (SAVED, "saved"),
+        number(neutral), "FLOPs saved", "Share of the dense model's FLOPs that calls did not "
+        "run.", "percentunit", 4, 4, (SAVED, "saved"),
     )  # fmt: skip
     panels.add(
         number(neutral).min(0).decimals(3), "Default tau", "What calls without a budget run at. "
@@ -217,13 +217,13 @@ def calls(panels: Panels):
 def compute(panels: Panels):
     panels.row("Compute and budgets")
     panels.add(
-        lines().max(1), "FLOPs saved", "1 - FLOPs run / FLOPs that tau 0 would have run, of "
-        "answered calls, by model.", "percentunit", 8, 8,
+        lines().max(1), "FLOPs saved", "1 - FLOPs run / FLOPs that tau 0 would have run, "
+        "by model.", "percentunit", 8, 8,
         (f"1 - {rate('dimmer_flops_total', 'model')} / {rate('dimmer_dense_flops_total', 'model')}",
          "{{model}}"),
     )  # fmt: skip
     panels.add(
-        lines(), "FLOP/s run and dense", "What answered calls ran, and what the dense model would "
+        lines(), "FLOP/s run and dense", "What calls ran, and what the dense model would "
         "have; the gap is what is saved.", "flops", 8, 8,
         (rate("dimmer_dense_flops_total"), "dense"), (rate("dimmer_flops_total"), "run"),
     )  # fmt: skip
@@ -250,7 +250,7 @@ def compute(panels: Panels):
             "tokens per second", [models.DynamicConfigValue("custom.axisPlacement", "right")]
         ),
         "Batches and tokens", "How much runs together: mean tokens of a batch; and, on the right "
-        "axis, tokens of answered calls per second.",
+        "axis, tokens of calls that ended per second.",
         "short", 12, 8,
         (mean("dimmer_batch_tokens"), "tokens per batch"),
         (rate("dimmer_tokens_total"), "tokens per second"),
@@ -272,7 +272,7 @@ def generation(panels: Panels):
     )  # fmt: skip
     panels.add(
         lines(), "Prompt and output tokens",
-        "Tokens of answered calls per second. A generation's count when it ends; encoders have no "
+        "Tokens per second. A generation's count when it ends; encoders have no "
         "output.", "short", 6, 8, (rate("dimmer_tokens_total", "kind"), "{{kind}}"),
     )  # fmt: skip
     panels.add(

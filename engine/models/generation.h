@@ -4,6 +4,7 @@
 #ifndef DIMMER_ENGINE_MODELS_GENERATION_H_
 #define DIMMER_ENGINE_MODELS_GENERATION_H_
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -39,6 +40,10 @@ class TokenSink {
   // False: its reader is behind; the scheduler leaves the sequence out of steps until it is ready,
   // of which Scheduler::Wake() tells the workers. Only OnToken makes it false. Any thread may ask.
   virtual bool ready() const = 0;
+  // When its reader last took something; a sink that does not know says nothing new.
+  virtual std::chrono::steady_clock::time_point last_read() const {
+    return std::chrono::steady_clock::time_point::min();
+  }
 };
 
 struct Generation {

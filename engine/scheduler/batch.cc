@@ -57,6 +57,16 @@ bool IsBehind(const Sequence& sequence) {
   return generation != nullptr && generation->sink != nullptr && !generation->sink->ready();
 }
 
+// When a reader that is behind is given up, if it takes nothing more.
+std::chrono::steady_clock::time_point GivenUp(const Batch::Item& item,
+                                              std::chrono::nanoseconds reader_timeout) {
+  using TimePoint = std::chrono::steady_clock::time_point;
+  if (!item.behind_since) return TimePoint::max();
+  const TimePoint since =
+      std::max(*item.behind_since, item.sequence->generation->sink->last_read());
+  return reader_timeout < TimePoint::max() - since ? since + reader_timeout : TimePoint::max();
+}
+
 }  // namespace
 
 uint64_t Microseconds(std::chrono::nanoseconds time) {
@@ -122,8 +132,7 @@ void EndStopped(Batch& batch, std::chrono::steady_clock::time_point now,
       Stop(sequence, RequestTimedOut());
     } else if (ending && sequence.task == Task::kGeneration) {
       Stop(sequence, absl::UnavailableError("GRPC server is shutting down"));
-    } else if (item.behind_since && now - *item.behind_since >= reader_timeout &&
-               IsBehind(sequence)) {
+    } else if (GivenUp(item, reader_timeout) <= now && IsBehind(sequence)) {
       Stop(sequence, absl::AbortedError(fmt::format(
                          "the text was not read for {:g} s; what waits for its memory goes on",
                          std::chrono::duration<double>(reader_timeout).count())));
@@ -135,10 +144,7 @@ std::chrono::steady_clock::time_point EarliestEnd(const Batch& batch,
                                                   std::chrono::nanoseconds reader_timeout) {
   auto earliest = std::chrono::steady_clock::time_point::max();
   for (const Batch::Item& item : batch.items) {
-    earliest = std::min(earliest, item.sequence->deadline);
-    if (item.behind_since && reader_timeout < earliest - *item.behind_since) {
-      earliest = *item.behind_since + reader_timeout;
-    }
+    earliest = std::min({earliest, item.sequence->deadline, GivenUp(item, reader_timeout)});
   }
   return earliest;
 }

@@ -74,8 +74,9 @@ struct SchedulerOptions {
   uint32_t workers = 1;             // batches computed at the same time
   uint32_t threads_per_worker = 1;  // threads inside one batch
   uint32_t max_queue_size = 1024;   // sequences waiting, all models together
-  // Generations whose sinks were not ready for so long end with Aborted.
-  std::chrono::nanoseconds reader_timeout = std::chrono::minutes(1);
+  // Generations whose sinks were not ready, and whose readers took nothing, for so long end with
+  // Aborted.
+  std::chrono::nanoseconds reader_timeout = std::chrono::minutes(10);
 };
 
 class Scheduler {

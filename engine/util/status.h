@@ -48,11 +48,11 @@ inline absl::Status RequestCancelled() { return absl::CancelledError("Request wa
 inline absl::Status RequestTimedOut() {
   return absl::DeadlineExceededError("Request timeout expired");
 }
-// As Triton has it. `version` "" is any.
+// As Triton has it. `version` "" is any. What was asked for is cut where it is too long to repeat.
 inline absl::Status UnknownModel(std::string_view model, std::string_view version = "") {
   return absl::NotFoundError(
-      fmt::format("Request for unknown model: '{}'{} is not found", model,
-                  version.empty() ? "" : fmt::format(" version '{}'", version)));
+      fmt::format("Request for unknown model: '{:.200}'{} is not found", model,
+                  version.empty() ? "" : fmt::format(" version '{:.200}'", version)));
 }
 
 }  // namespace dimmer

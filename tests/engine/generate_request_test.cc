@@ -124,6 +124,7 @@ TEST_F(GenerateRequestTest, AFreshSeedIsDrawnForZero) {
   }
   EXPECT_EQ(seeds.size(), 4u);
   EXPECT_FALSE(seeds.contains(0));
+  EXPECT_LT(*seeds.rbegin(), uint64_t{1} << 53);  // a double holds it
 }
 
 TEST_F(GenerateRequestTest, LengthsBeyondTheContextAreNamed) {

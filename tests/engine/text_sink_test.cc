@@ -123,6 +123,11 @@ TEST_F(TextSinkTest, AFullReaderPausesUntilItResumes) {
   more_ = false;
   EXPECT_EQ(sink.OnToken(0, 0), Verdict::kContinue);
   EXPECT_FALSE(sink.ready());
+  const TextSink::Clock::time_point before = TextSink::Clock::now();
+  EXPECT_LT(sink.last_read(), before);
+  sink.Touch();  // it took one of many that wait for it
+  EXPECT_GE(sink.last_read(), before);
+  EXPECT_FALSE(sink.ready());
   sink.Resume();
   EXPECT_TRUE(sink.ready());
 }

@@ -259,17 +259,30 @@ def test_errors_carry_the_request_s_id(teller):
     assert "text" in by_id["empty"]
 
 
+def test_an_id_has_a_length(client, teller):
+    """Every answer repeats it, so that a long one would fill the server's memory."""
+    result = client.infer("teller", [text_input([PROMPT])], request_id="x" * 1024)
+    assert result.get_response().id == "x" * 1024
+    with pytest.raises(InferenceServerException, match="id: found 1025 bytes"):
+        client.infer("teller", [text_input([PROMPT])], request_id="x" * 1025)
+    with Stream(teller.target()) as stream:
+        stream.send("x" * 1025)
+        _, error = stream.arrived.get()
+        assert "id: found 1025 bytes, expected at most 1024" in error.message()
+
+
 def test_a_client_that_only_writes_is_not_read_on(teller):
     """Its answers would pile up in the server's memory."""
     from tritonclient.grpc import service_pb2, service_pb2_grpc
 
     count, taken = 3000, 0
+    ids = [f"{number:01024}" for number in range(count)]  # every answer has one
 
     def requests():
         nonlocal taken
-        for taken in range(1, count + 1):
-            # The error that answers it has its name, and so its size.
-            yield service_pb2.ModelInferRequest(model_name="x" * 4096, id=str(taken))
+        for id in ids:
+            taken += 1
+            yield service_pb2.ModelInferRequest(model_name="void", id=id)
 
     with small_window(teller.target()) as channel:
         stream = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(requests())
@@ -279,8 +292,7 @@ def test_a_client_that_only_writes_is_not_read_on(teller):
             time.sleep(0.5)
         assert taken < count
         # Once it reads, everything is answered.
-        ids = [answer.infer_response.id for answer in stream]
-    assert ids == [str(number) for number in range(1, count + 1)]
+        assert [answer.infer_response.id for answer in stream] == ids
 
 
 def test_leaving_a_stream_frees_its_pages(teller):

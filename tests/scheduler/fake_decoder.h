@@ -155,7 +155,10 @@ class FakeSink : public TokenSink {
     return Verdict::kContinue;
   }
   bool ready() const override { return ready_; }
+  std::chrono::steady_clock::time_point last_read() const override { return last_read_at; }
 
+  // Set before the sink is used.
+  std::chrono::steady_clock::time_point last_read_at = std::chrono::steady_clock::time_point::min();
   void Resume() { ready_ = true; }
   void AwaitTokens(size_t count) {
     std::unique_lock lock(mutex_);

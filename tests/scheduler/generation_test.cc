@@ -200,12 +200,25 @@ TEST_F(GenerationTest, AReaderThatIsAwayTooLongIsGivenUp) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("was not read for 0.03 s"));
   EXPECT_EQ(away.sink->tokens().size(), 2u);
   EXPECT_EQ(free_pages(), 20000u);
-  // What it used until then is in its usage: the prompt, and one token of the two that it got.
+  // What it used until then is in its usage.
   EXPECT_EQ(away.usage().prompt_tokens, 5u);
   EXPECT_EQ(away.usage().output_tokens, 2u);
   EXPECT_EQ(away.usage().dense_flops,
             decoder_->info().cost.DenseFlops(
                 GenerationSize{.prompt_tokens = 5, .max_new_tokens = 2}.All()));
+}
+
+TEST_F(GenerationTest, AReaderThatIsSlowIsNotGivenUp) {
+  Start({.workers = 1, .reader_timeout = milliseconds(30)});
+  const FakeStream slow(served_, {.max_new_tokens = kEndless, .room = 2}),
+      away(served_, {.max_new_tokens = kEndless, .room = 2});
+  slow.sink->last_read_at = Clock::now() + std::chrono::hours(1);
+  Submit(slow);
+  Submit(away);
+  EXPECT_EQ(away.Await().code(), StatusCode::kAborted);
+  EXPECT_FALSE(slow.answered());
+  scheduler_->Cancel(slow.call);
+  EXPECT_EQ(slow.Await().code(), StatusCode::kCancelled);
 }
 
 TEST_F(GenerationTest, APausedStreamCanBeCancelledAndBeLate) {

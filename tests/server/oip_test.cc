@@ -480,6 +480,8 @@ TEST(OipParametersTest, GenerationsComeAsDoubleIntOrString) {
     EXPECT_EQ(DecodeGeneration(One("temperature", value))->generate.sampling.temperature, 7.f);
   }
   EXPECT_EQ(DecodeGeneration(One("top_p", Double(.5)))->generate.sampling.top_p, .5f);
+  // 0 would mean no cut.
+  EXPECT_GT(DecodeGeneration(One("top_p", Double(1e-60)))->generate.sampling.top_p, 0.f);
   EXPECT_THAT(DecodeGeneration(One("stop", String("\n\n")))->generate.stop, ElementsAre("\n\n"));
   EXPECT_EQ(DecodeGeneration(One("seed", String("18446744073709551615")))->generate.sampling.seed,
             std::numeric_limits<uint64_t>::max());
@@ -496,6 +498,7 @@ TEST(OipParametersTest, BadGenerationsAreNamed) {
       {"seed", Int(-1)},
       {"seed", String("18446744073709551616")},
       {"temperature", String("hot")},
+      {"temperature", Double(1e39)},
       {"temperature", Bool(true)},
       {"top_p", InferParameter()},
       {"stop", Int(1)},

@@ -35,7 +35,7 @@ class FakeOut : public StreamOut {
     EXPECT_FALSE(writing);
     ends.push_back(status);
   }
-  // True: there is room again.
+  // True: Push() said no, and there is room again.
   bool Done(WriteQueue& queue, bool ok = true) {
     EXPECT_TRUE(writing);
     writing = false;

@@ -53,11 +53,12 @@ class Client:
 
         def start(seconds: float):
             stream = self._stub.Generate(request, timeout=seconds)
-            return stream, next(stream)  # a refusal comes in place of the first message
+            return stream, next(stream, None)  # a refusal comes in place of the first message
 
         stream, first = call_with_retry(start, timeout, self._backoff)
         try:
-            yield first
+            if first is not None:
+                yield first
             yield from stream
         finally:
             stream.cancel()  # does nothing after the end
