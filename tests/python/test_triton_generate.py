@@ -275,7 +275,7 @@ def test_a_client_that_only_writes_is_not_read_on(teller):
     """Its answers would pile up in the server's memory."""
     from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-    count, taken = 3000, 0
+    count, taken = 20000, 0  # some 6000 fill it
     ids = [f"{number:01024}" for number in range(count)]  # every answer has one
 
     def requests():
