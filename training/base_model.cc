@@ -91,6 +91,7 @@ absl::StatusOr<BaseModel> LoadBaseClassifier(const std::string& directory,
   const std::string where = directory + "/config.json";
   DIMMER_ASSIGN_OR_RETURN(const BertConfig config,
                           ParseBertConfig(package.config, has_head, where));
+  model.activation = config.activation;
   BertShape shape = ShapeOf(config, labels.size());
   DIMMER_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(package.config, where));
   DIMMER_ASSIGN_OR_RETURN(shape.dropout, fields.Number("hidden_dropout_prob", 0, 0.9, 0.1));
@@ -140,11 +141,13 @@ absl::StatusOr<BaseModel> LoadBaseLanguageModel(const std::string& directory) {
   if (package.architecture == "GPT2LMHeadModel") {
     DIMMER_ASSIGN_OR_RETURN(model.shape, Gpt2ShapeOf(package.config, where));
     DIMMER_ASSIGN_OR_RETURN(const Gpt2Config config, ParseGpt2Config(package.config, where));
+    model.activation = config.activation;
     DIMMER_ASSIGN_OR_RETURN(model.end_ids, EndIds(package, config.vocab_size, config.end_ids));
     prefix = "transformer.";
   } else if (package.architecture == "LlamaForCausalLM") {
     DIMMER_ASSIGN_OR_RETURN(model.shape, LlamaShapeOf(package.config, where));
     DIMMER_ASSIGN_OR_RETURN(const LlamaConfig config, ParseLlamaConfig(package.config, where));
+    model.activation = config.activation;
     DIMMER_ASSIGN_OR_RETURN(model.end_ids, EndIds(package, config.vocab_size, config.end_ids));
     prefix = "model.";
   } else {

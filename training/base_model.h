@@ -10,17 +10,19 @@
 #include <string>
 #include <vector>
 
+#include "engine/kernels/activation.h"
 #include "training/model_shape.h"
 
 namespace dimmer {
 
 struct BaseModel {
   ModelShape shape;
-  ModelLayout layout;            // of `shape`
-  WeightMap weights;             // all of layout.tensors
-  nlohmann::json config;         // config.json as found
-  std::vector<int32_t> end_ids;  // a language model's, that end a text; may be none
-  bool fresh_pooler = false;     // drawn from the seed, not in the checkpoint
+  ModelLayout layout;                         // of `shape`
+  WeightMap weights;                          // all of layout.tensors
+  nlohmann::json config;                      // config.json as found
+  Activation activation = Activation::kRelu;  // of the FFNs
+  std::vector<int32_t> end_ids;               // a language model's, that end a text; may be none
+  bool fresh_pooler = false;                  // drawn from the seed, not in the checkpoint
   bool fresh_classifier = false;
 };
 

@@ -68,8 +68,8 @@ class PackedAttention : public torch::autograd::Function<PackedAttention> {
 
 }  // namespace
 
-BertTrainee::BertTrainee(const BertShape& shape, WeightMap weights)
-    : Trainee(LayoutOf(shape), std::move(weights)), shape_(shape) {
+BertTrainee::BertTrainee(const BertShape& shape, WeightMap weights, const Sparsity& sparsity)
+    : Trainee(LayoutOf(shape), std::move(weights), sparsity), shape_(shape) {
   Freeze("bert.embeddings.");
   words_ = At("bert.embeddings.word_embeddings.weight");
   positions_ = At("bert.embeddings.position_embeddings.weight");
@@ -125,16 +125,17 @@ TrainForward BertTrainee::Forward(const PackedBatch& batch,
                                   std::optional<uint64_t> dropout_key) const {
   TrainForward result;
   result.active.resize(blocks_.size());
-  result.hoyer = torch::zeros({});
+  result.penalty = torch::zeros({});
   Tensor x = ApplyDropout(Embed(batch), DropoutFor(shape_, dropout_key, 0, kEmbedding));
   for (size_t l = 0; l < blocks_.size(); ++l) {
     const Block& block = blocks_[l];
     x = Attend(block, x, batch,
                {.probabilities = DropoutFor(shape_, dropout_key, l, kAttention),
                 .out = DropoutFor(shape_, dropout_key, l, kAttentionOut)});
-    const SparseActivation hidden = ReluWithHoyer(at::linear(x, block.up.weight, block.up.bias));
+    const SparseActivation hidden =
+        Activate(at::linear(x, block.up.weight, block.up.bias), sparsity());
     result.active[l] = hidden.active;
-    result.hoyer = result.hoyer + hidden.hoyer;
+    result.penalty = result.penalty + hidden.penalty;
     const Tensor out = at::linear(hidden.values, block.down.weight, block.down.bias);
     x = Normalize(x + ApplyDropout(out, DropoutFor(shape_, dropout_key, l, kFfnOut)),
                   block.ffn_norm);
@@ -157,7 +158,8 @@ std::vector<Tensor> BertTrainee::FfnInputs(const PackedBatch& batch) const {
   for (const Block& block : blocks_) {
     x = Attend(block, x, batch, {});
     inputs.push_back(x);
-    const Tensor hidden = at::relu(at::linear(x, block.up.weight, block.up.bias));
+    const Tensor hidden =
+        Activated(at::linear(x, block.up.weight, block.up.bias), sparsity().activation);
     x = Normalize(x + at::linear(hidden, block.down.weight, block.down.bias), block.ffn_norm);
   }
   return inputs;

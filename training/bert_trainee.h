@@ -20,7 +20,7 @@ namespace dimmer {
 // The embeddings are frozen: AdamW on their rows would cost more than the layers.
 class BertTrainee : public Trainee {
  public:
-  BertTrainee(const BertShape& shape, WeightMap weights);
+  BertTrainee(const BertShape& shape, WeightMap weights, const Sparsity& sparsity = {});
 
   TrainForward Forward(const PackedBatch& batch,
                        std::optional<uint64_t> dropout_key) const override;

@@ -151,7 +151,7 @@ nlohmann::json ClassificationTask::PackageConfig(const BaseModel& base,
   nlohmann::json config = base.config;
   config.erase("_name_or_path");
   config["architectures"] = {"BertForSequenceClassification"};
-  config["hidden_act"] = "relu";
+  if (options.activation == "relu") config["hidden_act"] = "relu";
   config["problem_type"] = "single_label_classification";
   config["torch_dtype"] = options.dtype == "f32" ? "float32" : "float16";
   config["id2label"] = nlohmann::json::object();

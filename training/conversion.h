@@ -30,6 +30,11 @@ struct ConversionInputs {
   std::string notes;           // for the model card
   nlohmann::json data_report;  // what was read, dropped and used, checksums
   std::string base_checksum;   // of the checkpoint's weights
+
+  Sparsity sparsity() const {
+    return {.activation = options.activation == "keep" ? base.activation : Activation::kRelu,
+            .penalty = options.sparsify.penalty};
+  }
 };
 
 class Conversion {

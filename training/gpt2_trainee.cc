@@ -18,8 +18,8 @@ Tensor Affine(const Tensor& x, const Tensor& weight, const Tensor& bias) {
 
 }  // namespace
 
-Gpt2Trainee::Gpt2Trainee(const Gpt2Shape& shape, WeightMap weights)
-    : LanguageTrainee(LayoutOf(shape), std::move(weights)), shape_(shape) {
+Gpt2Trainee::Gpt2Trainee(const Gpt2Shape& shape, WeightMap weights, const Sparsity& sparsity)
+    : LanguageTrainee(LayoutOf(shape), std::move(weights), sparsity), shape_(shape) {
   words_ = At("transformer.wte.weight");
   positions_ = At("transformer.wpe.weight");
   for (int64_t l = 0; l < shape.layers; ++l) {
@@ -72,15 +72,15 @@ Tensor Gpt2Trainee::Attend(size_t layer, const Tensor& x, const PackedBatch& bat
 Tensor Gpt2Trainee::Hidden(const PackedBatch& batch, std::optional<uint64_t> dropout_key,
                            TrainForward& result) const {
   result.active.resize(blocks_.size());
-  result.hoyer = torch::zeros({});
+  result.penalty = torch::zeros({});
   Tensor x = ApplyDropout(Embed(batch), DropoutFor(dropout_key, 0, Site::kEmbedding));
   for (size_t l = 0; l < blocks_.size(); ++l) {
     const Block& block = blocks_[l];
     x = Attend(l, x, batch, dropout_key);
     const SparseActivation hidden =
-        ReluWithHoyer(Affine(Normalize(x, block.ffn_norm), block.up.weight, block.up.bias));
+        Activate(Affine(Normalize(x, block.ffn_norm), block.up.weight, block.up.bias), sparsity());
     result.active[l] = hidden.active;
-    result.hoyer = result.hoyer + hidden.hoyer;
+    result.penalty = result.penalty + hidden.penalty;
     const Tensor out = Affine(hidden.values, block.down.weight, block.down.bias);
     x = x + ApplyDropout(out, DropoutFor(dropout_key, l, Site::kFfnOut));
   }
@@ -95,7 +95,8 @@ std::vector<Tensor> Gpt2Trainee::FfnInputs(const PackedBatch& batch) const {
     const Block& block = blocks_[l];
     x = Attend(l, x, batch, std::nullopt);
     inputs.push_back(Normalize(x, block.ffn_norm));
-    const Tensor hidden = at::relu(Affine(inputs.back(), block.up.weight, block.up.bias));
+    const Tensor hidden =
+        Activated(Affine(inputs.back(), block.up.weight, block.up.bias), sparsity().activation);
     x = x + Affine(hidden, block.down.weight, block.down.bias);
   }
   return inputs;

@@ -18,7 +18,7 @@ namespace dimmer {
 // FFNs are computed with ReLU, whatever config.json names.
 class Gpt2Trainee : public LanguageTrainee {
  public:
-  Gpt2Trainee(const Gpt2Shape& shape, WeightMap weights);
+  Gpt2Trainee(const Gpt2Shape& shape, WeightMap weights, const Sparsity& sparsity = {});
 
   std::vector<torch::Tensor> FfnInputs(const PackedBatch& batch) const override;
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <span>
+#include <stdexcept>
 
 #include "training/causal_attention.h"
 #include "training/cross_entropy.h"
@@ -15,6 +16,8 @@ namespace {
 using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::tensor_list;
+
+constexpr double kHoyerEpsilon = 1e-15;
 
 // {relu(pre), sum of h over tokens}.
 class ReluHoyer : public torch::autograd::Function<ReluHoyer> {
@@ -45,6 +48,30 @@ class ReluHoyer : public torch::autograd::Function<ReluHoyer> {
   }
 };
 static_assert(sizeof(HoyerSums) == 2 * sizeof(float));
+
+// The usual case, in one pass.
+SparseActivation ReluWithHoyer(const Tensor& pre) {
+  SparseActivation result;
+  const tensor_list outputs = ReluHoyer::apply(pre, &result.active);
+  result.values = outputs[0];
+  result.penalty = outputs[1];
+  return result;
+}
+
+// `penalised` is not negative.
+SparseActivation Penalised(const Tensor& values, const Tensor& penalised,
+                           const Sparsity& sparsity) {
+  SparseActivation result{.values = values};
+  const float quiet = sparsity.activation == Activation::kRelu ? 0 : kQuiet;
+  result.active = at::gt(values.detach().abs(), quiet).sum().item<int64_t>();
+  if (sparsity.penalty == Penalty::kL1) {
+    result.penalty = penalised.sum();
+  } else {
+    result.penalty =
+        (penalised.sum(1).square() / (penalised.square().sum(1) + kHoyerEpsilon)).sum();
+  }
+  return result;
+}
 
 std::vector<int32_t> Offsets(const AutogradContext& context) {
   const auto saved = context.saved_data.at("offsets").toIntVector();
@@ -136,12 +163,35 @@ Tensor ApplyDropout(const Tensor& x, const Dropout& dropout) {
   return x * mask;
 }
 
-SparseActivation ReluWithHoyer(const Tensor& pre) {
-  SparseActivation result;
-  const tensor_list outputs = ReluHoyer::apply(pre, &result.active);
-  result.values = outputs[0];
-  result.hoyer = outputs[1];
-  return result;
+Tensor Activated(const Tensor& pre, Activation activation) {
+  switch (activation) {
+    case Activation::kRelu:
+      return at::relu(pre);
+    case Activation::kGelu:
+      return at::gelu(pre);
+    case Activation::kGeluTanh:
+      return at::gelu(pre, "tanh");
+    case Activation::kSilu:
+      return at::silu(pre);
+    default:
+      throw std::invalid_argument("an activation that is not trained");
+  }
+}
+
+SparseActivation Activate(const Tensor& pre, const Sparsity& sparsity) {
+  const bool relu = sparsity.activation == Activation::kRelu;
+  if (relu && sparsity.penalty == Penalty::kSquareHoyer) return ReluWithHoyer(pre);
+  const Tensor values = Activated(pre, sparsity.activation);
+  const Tensor penalised =
+      relu ? values : at::clamp_min(pre, kDisplacement) - static_cast<double>(kDisplacement);
+  return Penalised(values, penalised, sparsity);
+}
+
+SparseActivation ActivateGate(const Tensor& pre, const Sparsity& sparsity) {
+  const bool relu = sparsity.activation == Activation::kRelu;
+  if (relu && sparsity.penalty == Penalty::kSquareHoyer) return ReluWithHoyer(pre);
+  const Tensor values = Activated(pre, sparsity.activation);
+  return Penalised(values, relu ? values : at::relu(pre), sparsity);
 }
 
 Tensor CausalAttend(const Tensor& qkv, const std::vector<int32_t>& offsets, int64_t heads,

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "training/kernels.h"
+#include "training/sparsity.h"
 
 namespace dimmer {
 
@@ -18,13 +19,17 @@ torch::Tensor IndexTensor(const std::vector<int64_t>& values);
 // x times a fresh mask.
 torch::Tensor ApplyDropout(const torch::Tensor& x, const Dropout& dropout);
 
-// relu(pre) [tokens, hidden], its number of non-zero values, and the sum of the square Hoyer
-// measure over tokens.
+// pre [tokens, hidden] through a function that FFNs use. std::invalid_argument: another one.
+torch::Tensor Activated(const torch::Tensor& pre, Activation activation);
+
+// The same, the number of active values, and the penalty's sum over tokens.
 struct SparseActivation {
-  torch::Tensor values, hoyer;
+  torch::Tensor values, penalty;
   int64_t active = 0;
 };
-SparseActivation ReluWithHoyer(const torch::Tensor& pre);
+SparseActivation Activate(const torch::Tensor& pre, const Sparsity& sparsity);
+// Of the gate of a gated FFN.
+SparseActivation ActivateGate(const torch::Tensor& pre, const Sparsity& sparsity);
 
 // causal_attention.h: qkv [tokens, 3 d] -> [tokens, d]. `qkv` is contiguous.
 torch::Tensor CausalAttend(const torch::Tensor& qkv, const std::vector<int32_t>& offsets,

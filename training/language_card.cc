@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "training/language_measure.h"
+#include "training/sparsity.h"
 
 namespace dimmer {
 namespace {
@@ -42,10 +43,11 @@ std::string Made(const nlohmann::json& provenance) {
 }
 
 std::string TrainingCurve(const nlohmann::json& epochs) {
-  std::string text =
-      "\nFine-tuning for sparse activations:\n\n| epoch | training loss, nats per token | square "
-      "Hoyer | non-zero activations per layer, % | validation, bits per byte |\n"
-      "|---|---|---|---|---|\n";
+  const Penalty penalty = PenaltyOf(epochs.at(0));
+  std::string text = fmt::format(
+      "\nFine-tuning for sparse activations:\n\n| epoch | training loss, nats per token | {} | "
+      "active neurons per layer, % | validation, bits per byte |\n|---|---|---|---|---|\n",
+      PenaltyTitle(penalty));
   for (const nlohmann::json& epoch : epochs) {
     std::vector<std::string> active;
     for (const double share : epoch.at("active")) {
@@ -53,7 +55,7 @@ std::string TrainingCurve(const nlohmann::json& epochs) {
     }
     text +=
         fmt::format("| {} | {:.3f} | {:.1f} | {} | {:.4f} |\n", epoch.at("epoch").get<int>(),
-                    epoch.at("loss").get<double>(), epoch.at("hoyer").get<double>(),
+                    epoch.at("loss").get<double>(), epoch.at(PenaltyName(penalty)).get<double>(),
                     absl::StrJoin(active, ", "), epoch.at(std::string(kBitsPerByte)).get<double>());
   }
   return text;

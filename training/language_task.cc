@@ -49,7 +49,7 @@ class LanguageTask : public ConversionTask {
                                const ConvertOptions& options) const override {
     nlohmann::json config = base.config;
     config.erase("_name_or_path");
-    config[base.layout.activation_key] = "relu";
+    if (options.activation == "relu") config[base.layout.activation_key] = "relu";
     config["torch_dtype"] = options.dtype == "f32" ? "float32" : "float16";
     return config;
   }

@@ -24,10 +24,10 @@ class LanguageTrainee : public Trainee {
   torch::Tensor Logits(const PackedBatch& batch) const;
 
  protected:
-  LanguageTrainee(ModelLayout layout, WeightMap weights)
-      : Trainee(std::move(layout), std::move(weights)) {}
+  LanguageTrainee(ModelLayout layout, WeightMap weights, const Sparsity& sparsity)
+      : Trainee(std::move(layout), std::move(weights), sparsity) {}
 
-  // The final norm's output [tokens, d]; fills active and hoyer of `result`.
+  // The final norm's output [tokens, d]; fills active and penalty of `result`.
   virtual torch::Tensor Hidden(const PackedBatch& batch, std::optional<uint64_t> dropout_key,
                                TrainForward& result) const = 0;
   virtual const torch::Tensor& head() const = 0;  // [vocab, d]

@@ -22,8 +22,8 @@ Tensor Rotate(const Tensor& x, const Tensor& cosines, const Tensor& sines) {
 
 }  // namespace
 
-LlamaTrainee::LlamaTrainee(const LlamaShape& shape, WeightMap weights)
-    : LanguageTrainee(LayoutOf(shape), std::move(weights)), shape_(shape) {
+LlamaTrainee::LlamaTrainee(const LlamaShape& shape, WeightMap weights, const Sparsity& sparsity)
+    : LanguageTrainee(LayoutOf(shape), std::move(weights), sparsity), shape_(shape) {
   words_ = At("model.embed_tokens.weight");
   head_ = shape.tied_head ? words_ : At("lm_head.weight");
   final_norm_ = At("model.norm.weight");
@@ -85,16 +85,16 @@ Tensor LlamaTrainee::Attend(const Block& block, const Tensor& x, const PackedBat
 Tensor LlamaTrainee::Hidden(const PackedBatch& batch, std::optional<uint64_t>,
                             TrainForward& result) const {
   result.active.resize(blocks_.size());
-  result.hoyer = torch::zeros({});
+  result.penalty = torch::zeros({});
   const Rotation rotation = RotationOf(batch);
   Tensor x = at::embedding(words_, IndexTensor(batch.ids));
   for (size_t l = 0; l < blocks_.size(); ++l) {
     const Block& block = blocks_[l];
     x = Attend(block, x, batch, rotation);
     const Tensor input = Normalize(x, block.ffn_norm);
-    const SparseActivation gate = ReluWithHoyer(at::linear(input, block.gate));
+    const SparseActivation gate = ActivateGate(at::linear(input, block.gate), sparsity());
     result.active[l] = gate.active;
-    result.hoyer = result.hoyer + gate.hoyer;
+    result.penalty = result.penalty + gate.penalty;
     x = x + at::linear(gate.values * at::linear(input, block.up), block.down);
   }
   return Normalize(x, final_norm_);
@@ -108,7 +108,7 @@ std::vector<Tensor> LlamaTrainee::FfnInputs(const PackedBatch& batch) const {
   for (const Block& block : blocks_) {
     x = Attend(block, x, batch, rotation);
     inputs.push_back(Normalize(x, block.ffn_norm));
-    const Tensor gate = at::relu(at::linear(inputs.back(), block.gate));
+    const Tensor gate = Activated(at::linear(inputs.back(), block.gate), sparsity().activation);
     x = x + at::linear(gate * at::linear(inputs.back(), block.up), block.down);
   }
   return inputs;

@@ -13,10 +13,10 @@
 
 namespace dimmer {
 
-// The gate is computed with ReLU, whatever config.json names, and is what the Hoyer penalty is on.
+// The gate is what the penalty is on.
 class LlamaTrainee : public LanguageTrainee {
  public:
-  LlamaTrainee(const LlamaShape& shape, WeightMap weights);
+  LlamaTrainee(const LlamaShape& shape, WeightMap weights, const Sparsity& sparsity = {});
 
   std::vector<torch::Tensor> FfnInputs(const PackedBatch& batch) const override;
 

@@ -52,7 +52,9 @@ absl::StatusOr<std::unique_ptr<Conversion>> Conversion::Create(const ConvertOpti
 
 std::string Conversion::SparsifyFingerprint() const {
   const TrainOptions& o = inputs_.options.sparsify;
-  return Fingerprint("sparsify/4")
+  return Fingerprint("sparsify/5")
+      .Add(PenaltyName(o.penalty))
+      .Add(inputs_.options.activation)
       .Add(inputs_.base_checksum)
       .Add(ConfigForFingerprint(inputs_.base.config))
       .Add(inputs_.task->training().Epoch(0))
@@ -65,8 +67,8 @@ std::string Conversion::SparsifyFingerprint() const {
       .Add(o.weight_decay)
       .Add(o.warmup)
       .Add(o.clip_norm)
-      .Add(o.hoyer)
-      .Add(o.hoyer_ramp)
+      .Add(o.alpha)
+      .Add(o.alpha_ramp)
       .Add(o.final_rate)
       .Add(o.beta2)
       .Add(inputs_.options.dtype)

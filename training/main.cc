@@ -44,8 +44,20 @@ void AddConversionOptions(CLI::App& app, ConvertOptions& o) {
   app.add_option("--learning-rate", o.sparsify.learning_rate,
                  "of AdamW, by a cosine to --final-rate");
   app.add_option("--weight-decay", o.sparsify.weight_decay, "of matrices");
-  app.add_option("--hoyer", o.sparsify.hoyer, "strength of the square Hoyer penalty");
-  app.add_option("--hoyer-ramp", o.sparsify.hoyer_ramp, "share of the steps over which it grows");
+  CLI::Option* hoyer =
+      app.add_option("--hoyer", o.sparsify.alpha, "strength of the square Hoyer penalty");
+  app.add_option_function<double>(
+         "--l1",
+         [&o](double strength) {
+           o.sparsify.penalty = Penalty::kL1;
+           o.sparsify.alpha = strength;
+         },
+         "strength of an L1 penalty in its place, e.g. 1e-4")
+      ->excludes(hoyer);
+  app.add_option("--hoyer-ramp", o.sparsify.alpha_ramp,
+                 "share of the steps over which either grows");
+  app.add_option("--activation", o.activation,
+                 "of the FFNs: relu in place of the checkpoint's, or keep");
   app.add_option("--warm-up", o.sparsify.warmup, "share of the steps");
   app.add_option("--final-rate", o.sparsify.final_rate, "share of the learning rate at the end");
   app.add_option("--beta2", o.sparsify.beta2, "of AdamW");
@@ -177,8 +189,7 @@ struct StageCommand {
 
 constexpr StageCommand kStages[] = {
     {"run", "All stages, from the checkpoint to the package", &Conversion::Run},
-    {"sparsify", "Stage 1: ReLU and fine-tuning with the square Hoyer penalty",
-     &Conversion::Sparsify},
+    {"sparsify", "Stage 1: fine-tuning for sparse activations", &Conversion::Sparsify},
     {"split", "Stage 2: neurons into experts by balanced k-means", &Conversion::Split},
     {"route", "Stage 3: routers that predict the experts' output norms", &Conversion::Route},
     {"calibrate", "Stage 4: accuracy, or loss, and FLOPs for every tau, through the engine",

@@ -5,6 +5,8 @@
 
 #include <numeric>
 
+#include "training/sparsity.h"
+
 namespace dimmer {
 namespace {
 
@@ -44,15 +46,18 @@ std::string Made(const nlohmann::json& provenance) {
 }
 
 std::string TrainingCurve(const nlohmann::json& epochs) {
-  std::string text =
-      "\n| epoch | loss | square Hoyer | non-zero activations per layer, % | accuracy on the "
-      "calibration rows |\n|---|---|---|---|---|\n";
+  const Penalty penalty = PenaltyOf(epochs.at(0));
+  std::string text = fmt::format(
+      "\n| epoch | loss | {} | active neurons per layer, % | accuracy on the calibration rows |\n"
+      "|---|---|---|---|---|\n",
+      PenaltyTitle(penalty));
   for (const nlohmann::json& epoch : epochs) {
     std::vector<std::string> active;
     for (double share : epoch.at("active")) active.push_back(fmt::format("{:.1f}", 100 * share));
-    text += fmt::format("| {} | {:.3f} | {:.1f} | {} | {:.1f}% |\n", epoch.at("epoch").get<int>(),
-                        epoch.at("loss").get<double>(), epoch.at("hoyer").get<double>(),
-                        absl::StrJoin(active, ", "), 100 * epoch.at("accuracy").get<double>());
+    text +=
+        fmt::format("| {} | {:.3f} | {:.1f} | {} | {:.1f}% |\n", epoch.at("epoch").get<int>(),
+                    epoch.at("loss").get<double>(), epoch.at(PenaltyName(penalty)).get<double>(),
+                    absl::StrJoin(active, ", "), 100 * epoch.at("accuracy").get<double>());
   }
   return text;
 }

@@ -31,8 +31,9 @@ absl::Status TrainOptions::Validate() const {
   DIMMER_RETURN_IF_ERROR(CheckRange("--warm-up", warmup, 0, 1));
   DIMMER_RETURN_IF_ERROR(CheckRange("--final-rate", final_rate, 0, 1));
   DIMMER_RETURN_IF_ERROR(CheckRange("--beta2", beta2, 0, 1));
-  DIMMER_RETURN_IF_ERROR(CheckRange("--hoyer", hoyer, 0, 1e3));
-  DIMMER_RETURN_IF_ERROR(CheckRange("--hoyer-ramp", hoyer_ramp, 0, 1));
+  const std::string name = "--" + PenaltyName(penalty);
+  DIMMER_RETURN_IF_ERROR(CheckRange(name.c_str(), alpha, 0, 1e3));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--hoyer-ramp", alpha_ramp, 0, 1));
   return CheckRange("--checkpoint-steps", checkpoint_steps, 1, 1e9);
 }
 
@@ -44,6 +45,10 @@ absl::Status ConvertOptions::Validate() const {
   if (dtype != "f16" && dtype != "f32") {
     return absl::InvalidArgumentError(
         fmt::format("--dtype: found \"{}\", expected \"f16\" or \"f32\"", dtype));
+  }
+  if (activation != "relu" && activation != "keep") {
+    return absl::InvalidArgumentError(
+        fmt::format("--activation: found \"{}\", expected \"relu\" or \"keep\"", activation));
   }
   DIMMER_RETURN_IF_ERROR(ParseDataFormat(format).status());
   for (const auto& [option, folder] :
@@ -76,16 +81,17 @@ std::string CommandLine(const ConvertOptions& o) {
   if (!o.notes.empty()) command += " --notes " + BaseName(o.notes);
   command += fmt::format(
       " --format {} --task {} --seed {} --workers {} --epochs {} --batch-size {} "
-      "--learning-rate {:g} --weight-decay {:g} --hoyer {:g} --max-tokens {} ",
+      "--learning-rate {:g} --weight-decay {:g} --{} {:g} --max-tokens {} ",
       o.format, o.task, o.sparsify.seed, o.sparsify.workers, o.sparsify.epochs,
-      o.sparsify.batch_size, o.sparsify.learning_rate, o.sparsify.weight_decay, o.sparsify.hoyer,
-      o.max_tokens);
+      o.sparsify.batch_size, o.sparsify.learning_rate, o.sparsify.weight_decay,
+      PenaltyName(o.sparsify.penalty), o.sparsify.alpha, o.max_tokens);
+  if (o.activation != "relu") command += fmt::format("--activation {} ", o.activation);
   const bool language = o.task == "language-model";
   command += language ? fmt::format(
                             "--warm-up {:g} --final-rate {:g} --beta2 {:g} --hoyer-ramp {:g} "
                             "--held-out {:g} ",
                             o.sparsify.warmup, o.sparsify.final_rate, o.sparsify.beta2,
-                            o.sparsify.hoyer_ramp, o.held_out)
+                            o.sparsify.alpha_ramp, o.held_out)
                       : fmt::format("--calibration-rows {} ", o.calibration_rows);
   command += fmt::format("--experts {} --router-width {} --router-epochs {} --router-tokens {} ",
                          o.route.experts, o.route.width, o.route.epochs, o.route.max_tokens);

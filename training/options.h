@@ -8,6 +8,7 @@
 #include <string>
 
 #include "engine/package/safetensors.h"
+#include "training/sparsity.h"
 
 namespace dimmer {
 
@@ -20,12 +21,13 @@ struct TrainOptions {
   uint32_t batch_size = 32;  // rows
   double learning_rate = 1e-4;
   double weight_decay = 0.01;
-  double warmup = 0.06;     // share of all steps; then cosine to final_rate
-  double final_rate = 0;    // share of learning_rate at the end
-  double beta2 = 0.999;     // of AdamW
-  double clip_norm = 1.0;   // of the whole gradient
-  double hoyer = 1e-3;      // alpha at full strength
-  double hoyer_ramp = 0.5;  // share of all steps over which alpha grows from zero
+  double warmup = 0.06;    // share of all steps; then cosine to final_rate
+  double final_rate = 0;   // share of learning_rate at the end
+  double beta2 = 0.999;    // of AdamW
+  double clip_norm = 1.0;  // of the whole gradient
+  Penalty penalty = Penalty::kSquareHoyer;
+  double alpha = 1e-3;      // its strength
+  double alpha_ramp = 0.5;  // share of all steps over which alpha grows from zero
   uint32_t checkpoint_steps = 200;
   bool keep_best = false;  // end with the weights of the best epoch
   uint32_t patience = 0;   // with keep_best: epochs without a better one that end training; 0: none
@@ -56,6 +58,7 @@ struct ConvertOptions {
   std::string work;   // intermediate results
   std::string notes;  // Markdown for the model card; may be empty
   std::string dtype = "f16";
+  std::string activation = "relu";  // or "keep": the checkpoint's own
   uint32_t max_tokens = 128;
   uint64_t calibration_rows = 1500;
   double keep_quality = 0.995;  // default tau: the largest that keeps this share of the quality

@@ -40,7 +40,7 @@ struct PretrainOptions {
                      .learning_rate = 3e-3,
                      .weight_decay = 1,
                      .beta2 = 0.98,
-                     .hoyer = 0,
+                     .alpha = 0,
                      .checkpoint_steps = 50,
                      .keep_best = true,
                      .patience = 4};

@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "engine/util/thread_pool.h"
+#include "training/graph_ops.h"
 #include "training/kernels.h"
 #include "training/random.h"
 
@@ -71,7 +72,9 @@ FfnWeights FfnOf(const Trainee& model, int64_t layer) {
     const Tensor stored = model.At(name).detach();
     return names.orientation == Orientation::kInOut ? stored.t().contiguous() : stored;
   };
-  FfnWeights ffn{.up = matrix(names.up), .down = matrix(names.down)};
+  FfnWeights ffn{.up = matrix(names.up),
+                 .down = matrix(names.down),
+                 .activation = model.sparsity().activation};
   if (!names.gate.empty()) ffn.gate = matrix(names.gate);
   if (!names.up_bias.empty()) ffn.up_bias = model.At(names.up_bias).detach();
   return ffn;
@@ -85,7 +88,8 @@ Tensor ExpertNorms(const FfnWeights& ffn, uint32_t experts, const Tensor& inputs
   const Tensor gram = at::bmm(slabs, slabs.transpose(1, 2));       // [E, e, e]
   Tensor hidden = at::linear(
       inputs, ffn.up, ffn.up_bias.defined() ? c10::optional<Tensor>(ffn.up_bias) : c10::nullopt);
-  hidden = ffn.gate.defined() ? at::relu(at::linear(inputs, ffn.gate)) * hidden : at::relu(hidden);
+  hidden = ffn.gate.defined() ? Activated(at::linear(inputs, ffn.gate), ffn.activation) * hidden
+                              : Activated(hidden, ffn.activation);
   const Tensor act = hidden  // [E, tokens, e]
                          .reshape({tokens, experts, size})
                          .transpose(0, 1)

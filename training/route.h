@@ -28,6 +28,7 @@ struct FfnWeights {
   torch::Tensor gate;         // [d_ff, d], whatever the checkpoint's orientation; none: not gated
   torch::Tensor up, up_bias;  // [d_ff, d], [d_ff]; the bias may be none
   torch::Tensor down;         // [d, d_ff]
+  Activation activation = Activation::kRelu;
 };
 
 // || act(z W1_n + b1_n) W2_n ||_2, or || (act(z G_n) * z W1_n) W2_n ||_2, of every token and expert

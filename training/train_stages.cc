@@ -66,8 +66,10 @@ absl::Status Conversion::Sparsify() {
     progress_.Note("sparsify: done before");
     return absl::OkStatus();
   }
-  const std::unique_ptr<Trainee> model = MakeTrainee(inputs_.base.shape, inputs_.base.weights);
+  const std::unique_ptr<Trainee> model =
+      MakeTrainee(inputs_.base.shape, inputs_.base.weights, inputs_.sparsity());
   const EpochCheck check = inputs_.task->check(inputs_.options.sparsify.workers);
+  const std::string penalty = PenaltyName(inputs_.options.sparsify.penalty);
   TrainCallbacks callbacks;
   bool started = false;
   callbacks.on_start = [&](uint64_t done, uint64_t steps) {
@@ -75,15 +77,15 @@ absl::Status Conversion::Sparsify() {
     started = true;
   };
   callbacks.on_progress = [&](const TrainProgress& now) {
-    progress_.Update(now.step, fmt::format("loss {:.4f}  hoyer {:.1f}  non-zero {:.2f}%", now.loss,
-                                           now.hoyer, 100 * now.active));
+    progress_.Update(now.step, fmt::format("loss {:.4f}  {} {:.1f}  active {:.2f}%", now.loss,
+                                           penalty, now.penalty, 100 * now.active));
   };
   callbacks.on_epoch = [&](const EpochReport& report) {
     std::string active;
     for (double share : report.active) active += fmt::format(" {:.1f}", 100 * share);
-    progress_.Note(
-        fmt::format("epoch {}: loss {:.4f}, hoyer {:.1f}, non-zero % per layer{}, {} {:.4f}",
-                    report.epoch, report.loss, report.hoyer, active, check.metric, report.quality));
+    progress_.Note(fmt::format("epoch {}: loss {:.4f}, {} {:.1f}, active % per layer{}, {} {:.4f}",
+                               report.epoch, report.loss, penalty, report.penalty, active,
+                               check.metric, report.quality));
   };
   DIMMER_ASSIGN_OR_RETURN(
       const std::vector<EpochReport> reports,
@@ -94,7 +96,7 @@ absl::Status Conversion::Sparsify() {
   DIMMER_RETURN_IF_ERROR(SaveWeights(stage.Path("model.safetensors"), inputs_.base.layout,
                                      WeightsOf(*model), inputs_.options.weight_dtype()));
   nlohmann::json epochs = nlohmann::json::array();
-  for (const EpochReport& report : reports) epochs.push_back(ToJson(report, check.metric));
+  for (const EpochReport& report : reports) epochs.push_back(ToJson(report, check.metric, penalty));
   DIMMER_RETURN_IF_ERROR(stage.MarkDone(fingerprint, {"model.safetensors"},
                                         {{"epochs", epochs}, {"made_on", Surroundings()}}));
   std::error_code ignored;  // 12 bytes per weight that nobody needs any more
@@ -123,7 +125,8 @@ absl::Status Conversion::TrainRouters(const StageDir& stage, const std::string& 
   const uint32_t workers = options.sparsify.workers;
   DIMMER_ASSIGN_OR_RETURN(const StageDir split, Stage("split"));
   DIMMER_ASSIGN_OR_RETURN(WeightMap weights, LoadWeights(split.Path("model.safetensors"), layout));
-  const std::unique_ptr<Trainee> model = MakeTrainee(inputs_.base.shape, std::move(weights));
+  const std::unique_ptr<Trainee> model =
+      MakeTrainee(inputs_.base.shape, std::move(weights), inputs_.sparsity());
   progress_.Note("route: collecting the FFN inputs of the training rows");
   std::vector<torch::Tensor> inputs = CollectFfnInputs(
       *model, inputs_.task->training_rows(), options.route.max_tokens, options.route.seed, workers);

@@ -9,7 +9,8 @@
 
 namespace dimmer {
 
-Trainee::Trainee(ModelLayout layout, WeightMap weights) : layout_(std::move(layout)) {
+Trainee::Trainee(ModelLayout layout, WeightMap weights, const Sparsity& sparsity)
+    : layout_(std::move(layout)), sparsity_(sparsity) {
   for (const NamedShape& tensor : layout_.tensors) {
     const auto found = weights.find(tensor.name);
     if (found == weights.end()) throw std::invalid_argument("no weights for " + tensor.name);
@@ -36,20 +37,22 @@ const torch::Tensor& Trainee::At(const std::string& name) const {
   return parameters_[index_.at(name)].value;
 }
 
-std::unique_ptr<Trainee> MakeTrainee(const ModelShape& shape, WeightMap weights) {
+std::unique_ptr<Trainee> MakeTrainee(const ModelShape& shape, WeightMap weights,
+                                     const Sparsity& sparsity) {
   struct Make {
     WeightMap& weights;
+    const Sparsity& sparsity;
     std::unique_ptr<Trainee> operator()(const BertShape& sizes) const {
-      return std::make_unique<BertTrainee>(sizes, std::move(weights));
+      return std::make_unique<BertTrainee>(sizes, std::move(weights), sparsity);
     }
     std::unique_ptr<Trainee> operator()(const Gpt2Shape& sizes) const {
-      return std::make_unique<Gpt2Trainee>(sizes, std::move(weights));
+      return std::make_unique<Gpt2Trainee>(sizes, std::move(weights), sparsity);
     }
     std::unique_ptr<Trainee> operator()(const LlamaShape& sizes) const {
-      return std::make_unique<LlamaTrainee>(sizes, std::move(weights));
+      return std::make_unique<LlamaTrainee>(sizes, std::move(weights), sparsity);
     }
   };
-  return std::visit(Make{weights}, shape);
+  return std::visit(Make{weights, sparsity}, shape);
 }
 
 WeightMap WeightsOf(const Trainee& model) {

@@ -1,5 +1,5 @@
 // A model as the training stages see it: named parameters, and one pass over a packed batch that
-// gives the task's loss, the square Hoyer penalty and how much of each FFN was active. The stages
+// gives the task's loss, the penalty on activations and how much of each FFN was active. The stages
 // know no family; a family is a Trainee, its sizes and its layout (training/model_shape.h).
 //
 // Thread safety: the const methods may run on several threads at once; nothing may change the
@@ -19,6 +19,7 @@
 #include "training/batch.h"
 #include "training/layout.h"
 #include "training/model_shape.h"
+#include "training/sparsity.h"
 
 namespace dimmer {
 
@@ -33,8 +34,8 @@ struct Parameter {
 // What the backward pass and the log need from one forward pass.
 struct TrainForward {
   torch::Tensor loss;           // scalar: cross-entropy in nats, summed over the batch's targets
-  torch::Tensor hoyer;          // scalar: sum of h over this batch's tokens and all layers
-  std::vector<int64_t> active;  // per layer: non-zero activations
+  torch::Tensor penalty;        // scalar: sum over this batch's tokens and all layers
+  std::vector<int64_t> active;  // per layer: active neurons of all tokens
   torch::Tensor logits;         // classifiers: [sequences, classes]; language models: none
 };
 
@@ -43,6 +44,7 @@ class Trainee {
   virtual ~Trainee() = default;
 
   const ModelLayout& layout() const { return layout_; }
+  const Sparsity& sparsity() const { return sparsity_; }
   std::vector<Parameter>& parameters() { return parameters_; }
   const std::vector<Parameter>& parameters() const { return parameters_; }
   // The parameter of this name, which must exist.
@@ -58,16 +60,18 @@ class Trainee {
  protected:
   // `weights` by name, of the shapes that `layout` states. Every tensor is trained; those of more
   // than one dimension are decayed.
-  Trainee(ModelLayout layout, WeightMap weights);
+  Trainee(ModelLayout layout, WeightMap weights, const Sparsity& sparsity);
   void Freeze(const std::string& prefix);
 
  private:
   ModelLayout layout_;
+  Sparsity sparsity_;
   std::vector<Parameter> parameters_;
   std::map<std::string, size_t> index_;
 };
 
-std::unique_ptr<Trainee> MakeTrainee(const ModelShape& shape, WeightMap weights);
+std::unique_ptr<Trainee> MakeTrainee(const ModelShape& shape, WeightMap weights,
+                                     const Sparsity& sparsity = {});
 
 // The parameters' values, by name.
 WeightMap WeightsOf(const Trainee& model);

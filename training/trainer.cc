@@ -24,16 +24,17 @@ using torch::Tensor;
 
 constexpr uint64_t kProgressSteps = 10;
 constexpr const char* kStoredQuality = "quality";
+constexpr const char* kStoredPenalty = "penalty";
 
 // Sums over steps; the means go into reports.
 struct Totals {
-  double loss = 0, hoyer = 0;
+  double loss = 0, penalty = 0;
   uint64_t targets = 0, tokens = 0;
   std::vector<double> active;  // per layer
 
   void Add(const Totals& other) {
     loss += other.loss;
-    hoyer += other.hoyer;
+    penalty += other.penalty;
     targets += other.targets;
     tokens += other.tokens;
     active.resize(std::max(active.size(), other.active.size()));
@@ -43,7 +44,7 @@ struct Totals {
 
 nlohmann::json ToJson(const Totals& totals) {
   return {{"loss", totals.loss},
-          {"hoyer", totals.hoyer},
+          {"penalty", totals.penalty},
           {"targets", totals.targets},
           {"tokens", totals.tokens},
           {"active", totals.active}};
@@ -136,14 +137,14 @@ class Trainer {
     const auto layers = static_cast<double>(model_.layout().layers());
     const TrainForward forward =
         model_.Forward(batch, RandomKey({options_.seed, 0xD20, step_, part}));
-    const double alpha = options_.hoyer * HoyerFactor(step_, steps_, options_.hoyer_ramp);
+    const double alpha = options_.alpha * AlphaFactor(step_, steps_, options_.alpha_ramp);
     const Tensor loss = forward.loss / static_cast<double>(targets) +
-                        forward.hoyer * (alpha / (layers * static_cast<double>(tokens)));
+                        forward.penalty * (alpha / (layers * static_cast<double>(tokens)));
     PartResult result;
     result.gradients = torch::autograd::grad({loss}, inputs_);
     for (Tensor& gradient : result.gradients) gradient = gradient.contiguous();
     result.totals.loss = forward.loss.item<float>();
-    result.totals.hoyer = forward.hoyer.item<float>() / layers;
+    result.totals.penalty = forward.penalty.item<float>() / layers;
     result.totals.targets = batch.targets();
     result.totals.tokens = batch.tokens();
     result.totals.active.assign(forward.active.begin(), forward.active.end());
@@ -164,8 +165,8 @@ class Trainer {
     if (!std::isfinite(norm)) {
       return absl::InternalError(
           fmt::format("{}: the gradient of step {} is not finite: lower --learning-rate "
-                      "or --hoyer",
-                      options_.stage, step_ + 1));
+                      "or --{}",
+                      options_.stage, step_ + 1, PenaltyName(options_.penalty)));
     }
     const double clip = norm > options_.clip_norm ? options_.clip_norm / norm : 1;
     const double rate = options_.learning_rate *
@@ -188,14 +189,15 @@ class Trainer {
     return {.step = step_,
             .steps = steps_,
             .loss = recent_.loss / static_cast<double>(recent_.targets),
-            .hoyer = recent_.hoyer / static_cast<double>(recent_.tokens),
+            .penalty = recent_.penalty / static_cast<double>(recent_.tokens),
             .active = active / cells / static_cast<double>(recent_.active.size())};
   }
 
   void EndEpoch(uint32_t epoch) {
-    EpochReport report{.epoch = epoch,
-                       .loss = epoch_totals_.loss / static_cast<double>(epoch_totals_.targets),
-                       .hoyer = epoch_totals_.hoyer / static_cast<double>(epoch_totals_.tokens)};
+    EpochReport report{
+        .epoch = epoch,
+        .loss = epoch_totals_.loss / static_cast<double>(epoch_totals_.targets),
+        .penalty = epoch_totals_.penalty / static_cast<double>(epoch_totals_.tokens)};
     const auto cells = static_cast<double>(epoch_totals_.tokens * model_.layout().hidden);
     for (double active : epoch_totals_.active) report.active.push_back(active / cells);
     report.quality = check_.measure(model_);
@@ -244,7 +246,7 @@ absl::Status Trainer::Save() const {
   }
   nlohmann::json reports = nlohmann::json::array();
   for (const EpochReport& report : reports_) {
-    reports.push_back(dimmer::ToJson(report, kStoredQuality));
+    reports.push_back(dimmer::ToJson(report, kStoredQuality, kStoredPenalty));
   }
   const nlohmann::json position = {
       {"step", step_}, {"reports", reports}, {"epoch", ToJson(epoch_totals_)}};
@@ -289,14 +291,14 @@ absl::Status Trainer::Restore() {
     step_ = position.at("step");
     const nlohmann::json& totals = position.at("epoch");
     epoch_totals_ = {.loss = totals.at("loss"),
-                     .hoyer = totals.at("hoyer"),
+                     .penalty = totals.at("penalty"),
                      .targets = totals.at("targets"),
                      .tokens = totals.at("tokens"),
                      .active = totals.at("active")};
     for (const nlohmann::json& report : position.at("reports")) {
       reports_.push_back({.epoch = report.at("epoch"),
                           .loss = report.at("loss"),
-                          .hoyer = report.at("hoyer"),
+                          .penalty = report.at(kStoredPenalty),
                           .active = report.at("active"),
                           .quality = report.at(kStoredQuality)});
     }
@@ -309,10 +311,11 @@ absl::Status Trainer::Restore() {
 
 }  // namespace
 
-nlohmann::json ToJson(const EpochReport& report, const std::string& metric) {
+nlohmann::json ToJson(const EpochReport& report, const std::string& metric,
+                      const std::string& penalty) {
   return {{"epoch", report.epoch},
           {"loss", report.loss},
-          {"hoyer", report.hoyer},
+          {penalty, report.penalty},
           {"active", report.active},
           {metric, report.quality}};
 }
@@ -346,7 +349,7 @@ double LearningRateFactor(uint64_t step, uint64_t steps, double warmup, double f
   return floor + (1 - floor) * 0.5 * (1 + std::cos(std::numbers::pi * progress));
 }
 
-double HoyerFactor(uint64_t step, uint64_t steps, double ramp) {
+double AlphaFactor(uint64_t step, uint64_t steps, double ramp) {
   const double length = ramp * static_cast<double>(steps);
   return length <= 0 ? 1 : std::min(1.0, static_cast<double>(step) / length);
 }

@@ -1,4 +1,4 @@
-// Data-parallel AdamW with the square Hoyer penalty: fine-tuning for sparse activations
+// Data-parallel AdamW with a penalty on activations: fine-tuning for sparse activations
 // (ALGORITHM.md, section 1; Szatkowski et al. 2024, Eq. 1) and, without the penalty, pretraining.
 // Knows neither the model's family nor the task.
 #ifndef DIMMER_TRAINING_TRAINER_H_
@@ -23,7 +23,7 @@ namespace dimmer {
 struct TrainProgress {
   uint64_t step = 0, steps = 0;  // done, in all
   double loss = 0;               // cross-entropy, nats per target
-  double hoyer = 0;              // mean h over tokens and layers
+  double penalty = 0;            // mean over tokens and layers
   double active = 0;             // share of non-zero activations
 };
 
@@ -38,12 +38,13 @@ struct EpochCheck {
 struct EpochReport {
   uint32_t epoch = 0;               // from 1
   double loss = 0;                  // mean cross-entropy over the epoch's targets, with dropout
-  double hoyer = 0;                 // mean h over tokens and layers
+  double penalty = 0;               // mean over tokens and layers
   std::vector<double> active = {};  // share of non-zero activations, per layer
   double quality = 0;               // what EpochCheck measured
 };
-// With the quality under the metric's name.
-nlohmann::json ToJson(const EpochReport& report, const std::string& metric);
+// With quality and penalty under their names.
+nlohmann::json ToJson(const EpochReport& report, const std::string& metric,
+                      const std::string& penalty);
 
 // Position in `reports` of the best epoch, the first of equals. `reports` is not empty.
 size_t BestEpoch(std::span<const EpochReport> reports, bool lower_is_better);
@@ -76,7 +77,7 @@ absl::StatusOr<std::vector<EpochReport>> Train(Trainee& model, TrainingData& dat
 // Learning rate and alpha of a step (from 0), as factors in [0, 1] of their full value. The rate
 // warms up, then falls by a cosine to `floor`.
 double LearningRateFactor(uint64_t step, uint64_t steps, double warmup, double floor = 0);
-double HoyerFactor(uint64_t step, uint64_t steps, double ramp);
+double AlphaFactor(uint64_t step, uint64_t steps, double ramp);
 
 }  // namespace dimmer
 

@@ -72,7 +72,7 @@ TEST(BertTraineeTest, GradientMatchesFiniteDifferences) {
   const torch::Tensor labels = torch::tensor(at::ArrayRef<int64_t>(batch.labels), torch::kInt64);
   const auto loss = [&] {
     const TrainForward forward = trainee.Forward(batch, 11);  // dropout on, its masks fixed
-    return at::cross_entropy_loss(forward.logits, labels) + forward.hoyer * 0.01;
+    return at::cross_entropy_loss(forward.logits, labels) + forward.penalty * 0.01;
   };
   std::vector<torch::Tensor> inputs;
   for (Parameter& parameter : trainee.parameters()) {

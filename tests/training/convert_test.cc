@@ -143,6 +143,28 @@ TEST_F(ConvertTest, ChecksNotesAndTargetBeforeAnyStage) {
   EXPECT_FALSE(std::filesystem::exists(directory_.Sub("a-work/sparsify/done.json")));
 }
 
+TEST_F(ConvertTest, KeepsTheActivationAndTakesL1WhereAsked) {
+  auto arguments = Arguments("run", "kept");
+  arguments.insert(arguments.end(), {"--activation", "keep", "--l1", "1e-3"});
+  const Outcome run = Convert(arguments);
+  ASSERT_EQ(run.status, 0) << run.err;
+  const auto package = Package::Open(Package("kept"));
+  ASSERT_TRUE(package.ok()) << package.status();
+  EXPECT_EQ(package->config["hidden_act"], "gelu");
+  EXPECT_THAT(package->moe->provenance.at("command").get<std::string>(),
+              HasSubstr("--l1 0.001 --max-tokens 32 --activation keep"));
+  const auto card = ReadTextFile(Package("kept") + "/README.md");
+  ASSERT_TRUE(card.ok()) << card.status();
+  EXPECT_THAT(*card, HasSubstr("| L1 |"));
+
+  auto both = Arguments("run", "kept");
+  both.insert(both.end(), {"--hoyer", "1e-3", "--l1", "1e-3"});
+  EXPECT_EQ(Convert(both).status, 2);
+  auto unknown = Arguments("run", "kept");
+  unknown.insert(unknown.end(), {"--activation", "mish"});
+  EXPECT_THAT(Convert(unknown).err, HasSubstr("--activation: found \"mish\""));
+}
+
 TEST_F(ConvertTest, MakesAPackageThatServesAndMeasures) {
   const Outcome run = Convert(Arguments("run", "a"));
   ASSERT_EQ(run.status, 0) << run.err;

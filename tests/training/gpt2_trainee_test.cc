@@ -129,7 +129,7 @@ TEST(Gpt2TraineeTest, ATokenSeesNeitherLaterOnesNorOtherSequences) {
   EXPECT_FALSE(torch::allclose(before[30], after[30], 1e-2, 1e-2));
 }
 
-// With dropout and the Hoyer penalty, against differences of the loss.
+// With dropout and the penalty, against differences of the loss.
 TEST(Gpt2TraineeTest, GradientMatchesFiniteDifferences) {
   Gpt2Shape shape = SmallShape();
   shape.layers = 1;
@@ -137,7 +137,7 @@ TEST(Gpt2TraineeTest, GradientMatchesFiniteDifferences) {
   const PackedBatch batch = RandomBatch(shape, {5, 33, 18});
   const auto loss = [&] {
     const TrainForward forward = model.Forward(batch, 11);  // dropout on, its masks fixed
-    return forward.loss / static_cast<double>(batch.targets()) + forward.hoyer * 0.001;
+    return forward.loss / static_cast<double>(batch.targets()) + forward.penalty * 0.001;
   };
   std::vector<torch::Tensor> inputs;
   for (const Parameter& parameter : model.parameters()) inputs.push_back(parameter.value);

@@ -119,7 +119,7 @@ TEST(LlamaTraineeTest, GradientMatchesFiniteDifferences) {
   const PackedBatch batch = BatchOf(Texts(shape));
   const auto loss = [&] {
     const TrainForward forward = model.Forward(batch, std::nullopt);
-    return forward.loss / static_cast<double>(batch.targets()) + forward.hoyer * 0.001;
+    return forward.loss / static_cast<double>(batch.targets()) + forward.penalty * 0.001;
   };
   std::vector<torch::Tensor> inputs;
   for (const Parameter& parameter : model.parameters()) inputs.push_back(parameter.value);

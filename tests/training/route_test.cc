@@ -22,6 +22,18 @@ TEST(ExpertNormsTest, MatchTheOutputsOfTheExperts) {
   }
 }
 
+TEST(ExpertNormsTest, FollowTheModelsActivation) {
+  TestBert bert;
+  const BertTrainee model(ShapeOf(bert), WeightsOf(bert), {.activation = Activation::kGelu});
+  const FfnWeights ffn = FfnOf(model, 0);
+  const torch::Tensor z = torch::sin(torch::arange(7 * 24, torch::kFloat32)).reshape({7, 24});
+  const torch::Tensor act =
+      at::gelu(at::linear(z, ffn.up.narrow(0, 8, 8), ffn.up_bias.narrow(0, 8, 8)));
+  const torch::Tensor out = at::linear(act, ffn.down.narrow(1, 8, 8));
+  const torch::Tensor norms = ExpertNorms(ffn, 6, z);
+  EXPECT_TRUE(torch::allclose(norms.select(1, 1), out.norm(2, 1), 1e-4, 1e-5));
+}
+
 class RouteTest : public testing::Test {
  protected:
   RouteTest() {

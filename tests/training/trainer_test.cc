@@ -67,12 +67,12 @@ TEST_F(TrainerTest, LearnsTheTask) {
 
 TEST_F(TrainerTest, ThePenaltyMakesActivationsSparser) {
   std::vector<torch::Tensor> weights;
-  options_.hoyer = 0;
+  options_.alpha = 0;
   const auto plain = Train("plain", &weights);
-  options_.hoyer = 0.05;
+  options_.alpha = 0.05;
   const auto sparse = Train("sparse", &weights);
   ASSERT_TRUE(plain.ok() && sparse.ok());
-  EXPECT_LT(sparse->back().hoyer, 0.75 * plain->back().hoyer);
+  EXPECT_LT(sparse->back().penalty, 0.75 * plain->back().penalty);
   for (size_t l = 0; l < bert_.layers; ++l) {
     EXPECT_LT(sparse->back().active[l], plain->back().active[l]);
   }
@@ -163,11 +163,11 @@ TEST(ScheduleTest, WarmsUpThenFallsToZero) {
 }
 
 TEST(ScheduleTest, AlphaGrowsThenHolds) {
-  EXPECT_EQ(HoyerFactor(0, 100, 0.5), 0);
-  EXPECT_DOUBLE_EQ(HoyerFactor(25, 100, 0.5), 0.5);
-  EXPECT_EQ(HoyerFactor(50, 100, 0.5), 1);
-  EXPECT_EQ(HoyerFactor(99, 100, 0.5), 1);
-  EXPECT_EQ(HoyerFactor(0, 100, 0), 1);
+  EXPECT_EQ(AlphaFactor(0, 100, 0.5), 0);
+  EXPECT_DOUBLE_EQ(AlphaFactor(25, 100, 0.5), 0.5);
+  EXPECT_EQ(AlphaFactor(50, 100, 0.5), 1);
+  EXPECT_EQ(AlphaFactor(99, 100, 0.5), 1);
+  EXPECT_EQ(AlphaFactor(0, 100, 0), 1);
 }
 
 TEST(DealOutTest, BalancesTokensAndLosesNoRow) {
