@@ -40,6 +40,9 @@ absl::StatusOr<std::unique_ptr<Conversion>> Conversion::Create(const ConvertOpti
   }
   DIMMER_ASSIGN_OR_RETURN(LoadedTask loaded, LoadTask(options, progress));
   inputs.base = std::move(loaded.base);
+  if (options.route.width == 0) {
+    inputs.options.route.width = RouterWidthFor(inputs.base.layout.width);
+  }
   inputs.task = std::move(loaded.task);
   inputs.data_report = std::move(loaded.data_report);
   Fingerprint weights("weights/1");

@@ -65,7 +65,8 @@ void AddConversionOptions(CLI::App& app, ConvertOptions& o) {
   app.add_option("--max-tokens", o.max_tokens, "longer texts are cut");
   app.add_option("--calibration-rows", o.calibration_rows, "kept out of training");
   app.add_option("--experts", o.route.experts, "per FFN layer; a divisor of its hidden width");
-  app.add_option("--router-width", o.route.width, "of the routers' hidden layer");
+  app.add_option("--router-width", o.route.width,
+                 "of the routers' hidden layer; 0: a sixth of the model's width");
   app.add_option("--router-epochs", o.route.epochs, "of router training");
   app.add_option("--router-tokens", o.route.max_tokens, "most tokens kept in memory for it");
   app.add_option("--keep-quality", o.keep_quality,
@@ -89,7 +90,6 @@ void SetLanguageDefaults(const CLI::App& app, ConvertOptions& o) {
   fill("--checkpoint-steps", o.sparsify.checkpoint_steps, 50u);
   fill("--max-tokens", o.max_tokens, uint32_t{1} << 20);
   fill("--experts", o.route.experts, 64u);
-  fill("--router-width", o.route.width, 32u);
 }
 
 void AddPretrainOptions(CLI::App& app, PretrainOptions& o) {

@@ -1,5 +1,6 @@
 #include "training/options.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <utility>
@@ -63,7 +64,7 @@ absl::Status ConvertOptions::Validate() const {
   DIMMER_RETURN_IF_ERROR(CheckApart(to, "--work", work));
   DIMMER_RETURN_IF_ERROR(sparsify.Validate());
   DIMMER_RETURN_IF_ERROR(CheckRange("--experts", route.experts, 1, 65536));
-  DIMMER_RETURN_IF_ERROR(CheckRange("--router-width", route.width, 1, 65536));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--router-width", route.width, 0, 65536));
   DIMMER_RETURN_IF_ERROR(CheckRange("--router-epochs", route.epochs, 1, 1000));
   DIMMER_RETURN_IF_ERROR(
       CheckRange("--router-tokens", static_cast<double>(route.max_tokens), 1, 1e12));
@@ -72,6 +73,12 @@ absl::Status ConvertOptions::Validate() const {
   DIMMER_RETURN_IF_ERROR(CheckRange("--held-out", held_out, 1e-6, 0.3));
   DIMMER_RETURN_IF_ERROR(CheckRange("--loss-increase", loss_increase, 0, 10));
   return absl::OkStatus();
+}
+
+uint32_t RouterWidthFor(int64_t model_width) {
+  constexpr int64_t kStep = 8;
+  const int64_t steps = (model_width + 3 * kStep) / (6 * kStep);
+  return static_cast<uint32_t>(std::max<int64_t>(2, steps) * kStep);
 }
 
 std::string CommandLine(const ConvertOptions& o) {

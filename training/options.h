@@ -40,12 +40,15 @@ struct TrainOptions {
 struct RouteOptions {
   uint64_t seed = 1;
   uint32_t experts = 96;
-  uint32_t width = 64;  // of the router's hidden layer
+  uint32_t width = 0;  // of the router's hidden layer; 0: RouterWidthFor(the model's width)
   uint32_t epochs = 5;
   uint32_t batch_tokens = 128;
   double learning_rate = 1e-3;   // Adam, cosine to zero
   uint64_t max_tokens = 400000;  // training tokens kept in memory; rows beyond are left out
 };
+
+// A sixth of the model's width, the paper's 128 at 768, to a multiple of 8; at least 16.
+uint32_t RouterWidthFor(int64_t model_width);
 
 struct ConvertOptions {
   std::string checkpoint;  // Hugging Face directory
