@@ -43,6 +43,7 @@ std::string Made(const nlohmann::json& provenance) {
 }
 
 std::string TrainingCurve(const nlohmann::json& epochs) {
+  if (epochs.empty()) return "\nThe weights are those of the base: it was not fine-tuned.\n";
   const Penalty penalty = PenaltyOf(epochs.at(0));
   std::string text = fmt::format(
       "\nFine-tuning for sparse activations:\n\n| epoch | training loss, nats per token | {} | "

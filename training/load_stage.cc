@@ -22,6 +22,22 @@ std::string ConfigForFingerprint(nlohmann::json config) {
   return config.dump();
 }
 
+// Without fine-tuning, the checkpoint must be what is to be served.
+absl::Status CheckUntrained(const ConvertOptions& options, const BaseModel& base) {
+  if (options.sparsify.epochs > 0) return absl::OkStatus();
+  if (base.fresh_classifier || base.fresh_pooler) {
+    return absl::InvalidArgumentError(
+        fmt::format("--epochs: found 0, but {} has no {} for these labels, which needs training",
+                    options.checkpoint, base.fresh_classifier ? "classifier" : "pooler"));
+  }
+  if (options.activation == "relu" && base.activation != Activation::kRelu) {
+    return absl::InvalidArgumentError(
+        "--epochs: found 0, expected fine-tuning or --activation keep: the checkpoint's activation "
+        "is not ReLU, which it would have to learn");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Conversion>> Conversion::Create(const ConvertOptions& options,
@@ -40,6 +56,7 @@ absl::StatusOr<std::unique_ptr<Conversion>> Conversion::Create(const ConvertOpti
   }
   DIMMER_ASSIGN_OR_RETURN(LoadedTask loaded, LoadTask(options, progress));
   inputs.base = std::move(loaded.base);
+  DIMMER_RETURN_IF_ERROR(CheckUntrained(options, inputs.base));
   if (options.route.width == 0) {
     inputs.options.route.width = RouterWidthFor(inputs.base.layout.width);
   }

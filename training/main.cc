@@ -39,7 +39,7 @@ void AddConversionOptions(CLI::App& app, ConvertOptions& o) {
   app.add_option("--notes", o.notes, "Markdown for the model card: data, licences, intended use");
   app.add_option("--seed", o.sparsify.seed, "the same seed gives the same package");
   app.add_option("--workers", o.sparsify.workers, "threads; part of what the result depends on");
-  app.add_option("--epochs", o.sparsify.epochs, "of fine-tuning");
+  app.add_option("--epochs", o.sparsify.epochs, "of fine-tuning; 0: none, the checkpoint as it is");
   app.add_option("--batch-size", o.sparsify.batch_size, "rows, or blocks of the context's length");
   app.add_option("--learning-rate", o.sparsify.learning_rate,
                  "of AdamW, by a cosine to --final-rate");

@@ -46,6 +46,7 @@ std::string Made(const nlohmann::json& provenance) {
 }
 
 std::string TrainingCurve(const nlohmann::json& epochs) {
+  if (epochs.empty()) return "\nThe weights are those of the base: it was not fine-tuned.\n";
   const Penalty penalty = PenaltyOf(epochs.at(0));
   std::string text = fmt::format(
       "\n| epoch | loss | {} | active neurons per layer, % | accuracy on the calibration rows |\n"

@@ -25,7 +25,7 @@ absl::Status CheckRange(const char* option, double value, double low, double hig
 
 absl::Status TrainOptions::Validate() const {
   DIMMER_RETURN_IF_ERROR(CheckRange("--workers", workers, 1, 256));
-  DIMMER_RETURN_IF_ERROR(CheckRange("--epochs", epochs, 1, 1000));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--epochs", epochs, 0, 1000));
   DIMMER_RETURN_IF_ERROR(CheckRange("--batch-size", batch_size, 1, 65536));
   DIMMER_RETURN_IF_ERROR(CheckRange("--learning-rate", learning_rate, 1e-12, 1));
   DIMMER_RETURN_IF_ERROR(CheckRange("--weight-decay", weight_decay, 0, 1));

@@ -16,8 +16,8 @@ namespace dimmer {
 struct TrainOptions {
   std::string stage = "sparsify";  // for messages
   uint64_t seed = 1;
-  uint32_t workers = 2;  // threads, each with a part of every batch
-  uint32_t epochs = 4;
+  uint32_t workers = 2;      // threads, each with a part of every batch
+  uint32_t epochs = 4;       // 0: the weights stay as they are
   uint32_t batch_size = 32;  // rows
   double learning_rate = 1e-4;
   double weight_decay = 0.01;

@@ -208,6 +208,7 @@ absl::Status PretrainOptions::Validate() const {
   DIMMER_RETURN_IF_ERROR(CheckRange("--vocab-size", static_cast<double>(vocab_size), 257, 1 << 20));
   DIMMER_RETURN_IF_ERROR(CheckRange("--held-out", held_out, 1e-6, 0.3));
   DIMMER_RETURN_IF_ERROR(CheckRange("--patience", train.patience, 0, 1000));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--epochs", train.epochs, 1, 1000));
   return train.Validate();
 }
 

@@ -87,10 +87,13 @@ absl::Status Conversion::Sparsify() {
                                report.epoch, report.loss, penalty, report.penalty, active,
                                check.metric, report.quality));
   };
-  DIMMER_ASSIGN_OR_RETURN(
-      const std::vector<EpochReport> reports,
-      Train(*model, inputs_.task->training(), check, inputs_.options.sparsify,
-            {.path = stage.Path("state.safetensors"), .fingerprint = fingerprint}, callbacks));
+  std::vector<EpochReport> reports;
+  if (inputs_.options.sparsify.epochs > 0) {
+    DIMMER_ASSIGN_OR_RETURN(
+        reports,
+        Train(*model, inputs_.task->training(), check, inputs_.options.sparsify,
+              {.path = stage.Path("state.safetensors"), .fingerprint = fingerprint}, callbacks));
+  }
   if (started) progress_.Finish();
   // Rounded to the package's dtype here, so that every later stage sees what will be served.
   DIMMER_RETURN_IF_ERROR(SaveWeights(stage.Path("model.safetensors"), inputs_.base.layout,

@@ -143,6 +143,33 @@ TEST_F(ConvertTest, ChecksNotesAndTargetBeforeAnyStage) {
   EXPECT_FALSE(std::filesystem::exists(directory_.Sub("a-work/sparsify/done.json")));
 }
 
+TEST_F(ConvertTest, WithoutTrainingTheWeightsStay) {
+  auto untrained = Arguments("run", "untrained");
+  const auto set = [&](const std::string& option, const std::string& value) {
+    *(std::find(untrained.begin(), untrained.end(), option) + 1) = value;
+  };
+  set("--epochs", "0");
+  const Outcome fresh = Convert(untrained);
+  EXPECT_EQ(fresh.status, 1);
+  EXPECT_THAT(fresh.err, HasSubstr("has no classifier for these labels"));
+
+  const Outcome trained = Convert(Arguments("run", "trained"));
+  ASSERT_EQ(trained.status, 0) << trained.err;
+  set("--checkpoint", Package("trained"));
+  const Outcome run = Convert(untrained);
+  ASSERT_EQ(run.status, 0) << run.err;
+  const auto before = Package::Open(Package("trained"));
+  const auto after = Package::Open(Package("untrained"));
+  ASSERT_TRUE(before.ok() && after.ok()) << before.status() << after.status();
+  EXPECT_EQ(after->moe->calibration.points.front().quality,
+            before->moe->calibration.points.front().quality);
+  EXPECT_LT(after->moe->calibration.points.back().flop_fraction, 1);
+  const std::vector<int64_t> shape = {24, 24};
+  const std::string query = "bert.encoder.layer.0.attention.self.query.weight";
+  EXPECT_EQ(*after->weights.Floats(query, shape), *before->weights.Floats(query, shape));
+  EXPECT_THAT(*ReadTextFile(Package("untrained") + "/README.md"), HasSubstr("was not fine-tuned"));
+}
+
 TEST_F(ConvertTest, KeepsTheActivationAndTakesL1WhereAsked) {
   auto arguments = Arguments("run", "kept");
   arguments.insert(arguments.end(), {"--activation", "keep", "--l1", "1e-3"});
