@@ -151,7 +151,8 @@ TrainForward BertTrainee::Forward(const PackedBatch& batch,
   return result;
 }
 
-std::vector<Tensor> BertTrainee::FfnInputs(const PackedBatch& batch) const {
+std::vector<Tensor> BertTrainee::FfnInputs(const PackedBatch& batch,
+                                           const HiddenFilter& filter) const {
   const at::NoGradGuard frozen;
   std::vector<Tensor> inputs;
   Tensor x = Embed(batch);
@@ -159,7 +160,8 @@ std::vector<Tensor> BertTrainee::FfnInputs(const PackedBatch& batch) const {
     x = Attend(block, x, batch, {});
     inputs.push_back(x);
     const Tensor hidden =
-        Activated(at::linear(x, block.up.weight, block.up.bias), sparsity().activation);
+        Filtered(filter, inputs,
+                 Activated(at::linear(x, block.up.weight, block.up.bias), sparsity().activation));
     x = Normalize(x + at::linear(hidden, block.down.weight, block.down.bias), block.ffn_norm);
   }
   return inputs;

@@ -24,7 +24,8 @@ class BertTrainee : public Trainee {
 
   TrainForward Forward(const PackedBatch& batch,
                        std::optional<uint64_t> dropout_key) const override;
-  std::vector<torch::Tensor> FfnInputs(const PackedBatch& batch) const override;
+  std::vector<torch::Tensor> FfnInputs(const PackedBatch& batch,
+                                       const HiddenFilter& filter) const override;
 
  private:
   struct Linear {

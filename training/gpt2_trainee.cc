@@ -87,7 +87,8 @@ Tensor Gpt2Trainee::Hidden(const PackedBatch& batch, std::optional<uint64_t> dro
   return Normalize(x, final_norm_);
 }
 
-std::vector<Tensor> Gpt2Trainee::FfnInputs(const PackedBatch& batch) const {
+std::vector<Tensor> Gpt2Trainee::FfnInputs(const PackedBatch& batch,
+                                           const HiddenFilter& filter) const {
   const at::NoGradGuard frozen;
   std::vector<Tensor> inputs;
   Tensor x = Embed(batch);
@@ -95,8 +96,9 @@ std::vector<Tensor> Gpt2Trainee::FfnInputs(const PackedBatch& batch) const {
     const Block& block = blocks_[l];
     x = Attend(l, x, batch, std::nullopt);
     inputs.push_back(Normalize(x, block.ffn_norm));
-    const Tensor hidden =
-        Activated(Affine(inputs.back(), block.up.weight, block.up.bias), sparsity().activation);
+    const Tensor hidden = Filtered(
+        filter, inputs,
+        Activated(Affine(inputs.back(), block.up.weight, block.up.bias), sparsity().activation));
     x = x + Affine(hidden, block.down.weight, block.down.bias);
   }
   return inputs;

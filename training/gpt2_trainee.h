@@ -20,7 +20,8 @@ class Gpt2Trainee : public LanguageTrainee {
  public:
   Gpt2Trainee(const Gpt2Shape& shape, WeightMap weights, const Sparsity& sparsity = {});
 
-  std::vector<torch::Tensor> FfnInputs(const PackedBatch& batch) const override;
+  std::vector<torch::Tensor> FfnInputs(const PackedBatch& batch,
+                                       const HiddenFilter& filter) const override;
 
  protected:
   torch::Tensor Hidden(const PackedBatch& batch, std::optional<uint64_t> dropout_key,

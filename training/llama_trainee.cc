@@ -100,7 +100,8 @@ Tensor LlamaTrainee::Hidden(const PackedBatch& batch, std::optional<uint64_t>,
   return Normalize(x, final_norm_);
 }
 
-std::vector<Tensor> LlamaTrainee::FfnInputs(const PackedBatch& batch) const {
+std::vector<Tensor> LlamaTrainee::FfnInputs(const PackedBatch& batch,
+                                            const HiddenFilter& filter) const {
   const at::NoGradGuard frozen;
   std::vector<Tensor> inputs;
   const Rotation rotation = RotationOf(batch);
@@ -109,7 +110,8 @@ std::vector<Tensor> LlamaTrainee::FfnInputs(const PackedBatch& batch) const {
     x = Attend(block, x, batch, rotation);
     inputs.push_back(Normalize(x, block.ffn_norm));
     const Tensor gate = Activated(at::linear(inputs.back(), block.gate), sparsity().activation);
-    x = x + at::linear(gate * at::linear(inputs.back(), block.up), block.down);
+    const Tensor hidden = gate * at::linear(inputs.back(), block.up);
+    x = x + at::linear(Filtered(filter, inputs, hidden), block.down);
   }
   return inputs;
 }

@@ -18,7 +18,8 @@ class LlamaTrainee : public LanguageTrainee {
  public:
   LlamaTrainee(const LlamaShape& shape, WeightMap weights, const Sparsity& sparsity = {});
 
-  std::vector<torch::Tensor> FfnInputs(const PackedBatch& batch) const override;
+  std::vector<torch::Tensor> FfnInputs(const PackedBatch& batch,
+                                       const HiddenFilter& filter) const override;
 
  protected:
   torch::Tensor Hidden(const PackedBatch& batch, std::optional<uint64_t> dropout_key,

@@ -110,7 +110,8 @@ absl::StatusOr<std::string> Conversion::RouteFingerprint() const {
   DIMMER_ASSIGN_OR_RETURN(const StageDir split, Stage("split"));
   DIMMER_ASSIGN_OR_RETURN(const std::string weights, FileChecksum(split.Path("model.safetensors")));
   const RouteOptions& o = inputs_.options.route;
-  return Fingerprint("route/2")
+  return Fingerprint("route/3")
+      .Add(inputs_.options.activation)
       .Add(ConfigForFingerprint(inputs_.base.config))
       .Add(weights)
       .Add(inputs_.task->training_rows())
@@ -119,6 +120,7 @@ absl::StatusOr<std::string> Conversion::RouteFingerprint() const {
       .Add(uint64_t{o.experts})
       .Add(uint64_t{o.width})
       .Add(uint64_t{o.epochs})
+      .Add(uint64_t{o.refine_epochs})
       .Add(uint64_t{o.batch_tokens})
       .Add(o.learning_rate)
       .Add(o.max_tokens)

@@ -68,6 +68,8 @@ void AddConversionOptions(CLI::App& app, ConvertOptions& o) {
   app.add_option("--router-width", o.route.width,
                  "of the routers' hidden layer; 0: a sixth of the model's width");
   app.add_option("--router-epochs", o.route.epochs, "of router training");
+  app.add_option("--refine-epochs", o.route.refine_epochs,
+                 "of more training, on what a model gives its routers that these gate");
   app.add_option("--router-tokens", o.route.max_tokens, "most tokens kept in memory for it");
   app.add_option("--keep-quality", o.keep_quality,
                  "share of the dense accuracy that the default tau must keep");

@@ -66,6 +66,7 @@ absl::Status ConvertOptions::Validate() const {
   DIMMER_RETURN_IF_ERROR(CheckRange("--experts", route.experts, 1, 65536));
   DIMMER_RETURN_IF_ERROR(CheckRange("--router-width", route.width, 0, 65536));
   DIMMER_RETURN_IF_ERROR(CheckRange("--router-epochs", route.epochs, 1, 1000));
+  DIMMER_RETURN_IF_ERROR(CheckRange("--refine-epochs", route.refine_epochs, 0, 1000));
   DIMMER_RETURN_IF_ERROR(
       CheckRange("--router-tokens", static_cast<double>(route.max_tokens), 1, 1e12));
   DIMMER_RETURN_IF_ERROR(CheckRange("--max-tokens", max_tokens, 3, 1 << 20));
@@ -102,6 +103,9 @@ std::string CommandLine(const ConvertOptions& o) {
                       : fmt::format("--calibration-rows {} ", o.calibration_rows);
   command += fmt::format("--experts {} --router-width {} --router-epochs {} --router-tokens {} ",
                          o.route.experts, o.route.width, o.route.epochs, o.route.max_tokens);
+  if (o.route.refine_epochs > 0) {
+    command += fmt::format("--refine-epochs {} ", o.route.refine_epochs);
+  }
   command += language ? fmt::format("--loss-increase {:g} ", o.loss_increase)
                       : fmt::format("--keep-quality {:g} ", o.keep_quality);
   return command + fmt::format("--dtype {} --to PACKAGE_DIR --work WORK_DIR", o.dtype);

@@ -42,6 +42,7 @@ struct RouteOptions {
   uint32_t experts = 96;
   uint32_t width = 0;  // of the router's hidden layer; 0: RouterWidthFor(the model's width)
   uint32_t epochs = 5;
+  uint32_t refine_epochs = 0;  // more, on what a gated model gives the routers
   uint32_t batch_tokens = 128;
   double learning_rate = 1e-3;   // Adam, cosine to zero
   uint64_t max_tokens = 400000;  // training tokens kept in memory; rows beyond are left out

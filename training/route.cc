@@ -64,6 +64,40 @@ std::vector<float> ToVector(const Tensor& tensor) {
   return {dense.data_ptr<float>(), dense.data_ptr<float>() + dense.numel()};
 }
 
+// As many rows, in a seeded order, as fit; one at least, however long.
+std::vector<uint32_t> TakeRows(std::span<const Example> examples, uint64_t max_tokens,
+                               uint64_t seed) {
+  std::vector<uint32_t> rows;
+  uint64_t tokens = 0;
+  for (uint32_t row :
+       Permutation(static_cast<uint32_t>(examples.size()), RandomKey({seed, 0x20F3E}))) {
+    if (!rows.empty() && tokens + examples[row].ids.size() > max_tokens) continue;
+    tokens += examples[row].ids.size();
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+// Dynamic-k at one tau in every layer.
+HiddenFilter FilterFor(const CollectOptions& options, uint64_t chunk) {
+  if (options.gates.empty()) return {};
+  constexpr double kLeast = 0.01;
+  constexpr double kMost = 0.5;
+  const double draw = RandomStream(RandomKey({options.seed, 0x7A0, chunk})).Uniform();
+  const double tau = kLeast * std::pow(kMost / kLeast, draw);
+  return [options, tau](int64_t layer, const Tensor& input, const Tensor& hidden) {
+    const Router& router = options.gates[static_cast<size_t>(layer)];
+    const auto experts = static_cast<int64_t>(options.experts);
+    const auto width = static_cast<int64_t>(router.w2.size()) / experts;
+    const Tensor w1 = torch::tensor(at::ArrayRef<float>(router.w1)).reshape({width, -1});
+    const Tensor w2 = torch::tensor(at::ArrayRef<float>(router.w2)).reshape({experts, width});
+    const Tensor scores = Scores(input, w1, w2);  // [tokens, E]
+    const Tensor runs = scores.ge(std::get<0>(scores.max(1, true)) * tau);
+    const Tensor slabs = hidden.reshape({hidden.size(0), experts, -1}) * runs.unsqueeze(2);
+    return slabs.reshape(hidden.sizes());
+  };
+}
+
 }  // namespace
 
 FfnWeights FfnOf(const Trainee& model, int64_t layer) {
@@ -98,17 +132,17 @@ Tensor ExpertNorms(const FfnWeights& ffn, uint32_t experts, const Tensor& inputs
   return squares.clamp_min(0).sqrt().t().contiguous();
 }
 
-std::vector<Tensor> CollectFfnInputs(const Trainee& model, std::span<const Example> examples,
-                                     uint64_t max_tokens, uint64_t seed, uint32_t workers) {
-  std::vector<uint32_t> rows;
+uint64_t TokensTaken(std::span<const Example> examples, const RouteOptions& options) {
   uint64_t tokens = 0;
-  for (uint32_t row :
-       Permutation(static_cast<uint32_t>(examples.size()), RandomKey({seed, 0x20F3E}))) {
-    // One row at least, however long.
-    if (!rows.empty() && tokens + examples[row].ids.size() > max_tokens) continue;
+  for (const uint32_t row : TakeRows(examples, options.max_tokens, options.seed)) {
     tokens += examples[row].ids.size();
-    rows.push_back(row);
   }
+  return tokens;
+}
+
+std::vector<Tensor> CollectFfnInputs(const Trainee& model, std::span<const Example> examples,
+                                     const CollectOptions& options, uint32_t workers) {
+  const std::vector<uint32_t> rows = TakeRows(examples, options.max_tokens, options.seed);
   // What runs at a time, for the memory of its activations.
   constexpr size_t kChunkRows = 64;
   constexpr uint64_t kChunkTokens = 32768;
@@ -128,7 +162,8 @@ std::vector<Tensor> CollectFfnInputs(const Trainee& model, std::span<const Examp
   ThreadPool pool(workers);
   pool.ParallelFor(chunks, [&](size_t chunk, size_t) {
     const size_t count = begins[chunk + 1] - begins[chunk];
-    parts[chunk] = model.FfnInputs(Pack(examples, std::span(rows).subspan(begins[chunk], count)));
+    const PackedBatch batch = Pack(examples, std::span(rows).subspan(begins[chunk], count));
+    parts[chunk] = model.FfnInputs(batch, FilterFor(options, chunk));
   });
   std::vector<Tensor> inputs;
   for (int64_t layer = 0; layer < model.layout().layers(); ++layer) {
@@ -140,7 +175,8 @@ std::vector<Tensor> CollectFfnInputs(const Trainee& model, std::span<const Examp
 }
 
 Router TrainRouter(const FfnWeights& ffn, const Tensor& inputs, const Tensor& check_inputs,
-                   int64_t layer, const RouteOptions& options, const RouteProgress& on_progress) {
+                   int64_t layer, const RouteOptions& options, const Router* start,
+                   const RouteProgress& on_progress) {
   const at::NoGradGuard manual;  // two layers: the gradient is written out below
   const Tensor norms = NormsOf(ffn, options.experts, inputs);
   // Targets of unit size make one learning rate fit all layers; w2 takes the scale back at the end.
@@ -148,10 +184,16 @@ Router TrainRouter(const FfnWeights& ffn, const Tensor& inputs, const Tensor& ch
   const Tensor targets = norms / scale;
   const double variance = std::max(1e-12, targets.var(0, false).mean().item<double>());
   const auto layer_key = static_cast<uint64_t>(layer);
-  AdamMatrix w1(InitialWeights(options.width, inputs.size(1),
-                               RandomKey({options.seed, 0x2007E2, layer_key, 1})));
-  AdamMatrix w2(InitialWeights(options.experts, options.width,
-                               RandomKey({options.seed, 0x2007E2, layer_key, 2})));
+  const auto initial = [&](uint64_t which, int64_t rows, int64_t columns) {
+    if (start == nullptr) {
+      return InitialWeights(rows, columns, RandomKey({options.seed, 0x2007E2, layer_key, which}));
+    }
+    const Tensor values = torch::tensor(at::ArrayRef<float>(which == 1 ? start->w1 : start->w2))
+                              .reshape({rows, columns});
+    return which == 1 ? values : values / scale;
+  };
+  AdamMatrix w1(initial(1, options.width, inputs.size(1)));
+  AdamMatrix w2(initial(2, options.experts, options.width));
   const auto tokens = static_cast<uint64_t>(inputs.size(0));
   const uint64_t per_epoch = (tokens + options.batch_tokens - 1) / options.batch_tokens;
   const uint64_t steps = per_epoch * options.epochs;

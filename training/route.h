@@ -35,17 +35,28 @@ struct FfnWeights {
 // [tokens, experts], before b2; by the Gram matrices W2_n W2_n^T.
 torch::Tensor ExpertNorms(const FfnWeights& ffn, uint32_t experts, const torch::Tensor& inputs);
 
-// Inputs of all FFNs for `examples`, [layers] of [tokens, d], for as many rows, in a seeded order,
-// as fit into max_tokens.
+// Which tokens routers see, and of what model.
+struct CollectOptions {
+  uint64_t max_tokens = 0;  // as many rows, in a seeded order, as fit
+  uint64_t seed = 1;
+  // Not empty: of a model that runs `experts` experts a layer as these routers, one a layer, say.
+  // Every chunk of rows has a tau of its own, between 0.01 and 0.5.
+  std::span<const Router> gates = {};
+  uint32_t experts = 0;
+};
+// Inputs of all FFNs for `examples`, [layers] of [tokens, d].
 std::vector<torch::Tensor> CollectFfnInputs(const Trainee& model, std::span<const Example> examples,
-                                            uint64_t max_tokens, uint64_t seed, uint32_t workers);
+                                            const CollectOptions& options, uint32_t workers);
+// Tokens of the rows that it takes.
+uint64_t TokensTaken(std::span<const Example> examples, const RouteOptions& options);
 
-// Regression by MSE on one layer. Runs on the calling thread; different layers may run at the same
-// time. Deterministic. `on_progress(batches done, in all, recent MSE over the variance)`.
+// Regression by MSE on one layer, from scratch or on from the router `start` (null: from scratch).
+// Runs on the calling thread; different layers may run at the same time. Deterministic.
+// `on_progress(batches done, in all, recent MSE over the variance)`.
 using RouteProgress = std::function<void(uint64_t, uint64_t, double)>;
 Router TrainRouter(const FfnWeights& ffn, const torch::Tensor& inputs,
                    const torch::Tensor& check_inputs, int64_t layer, const RouteOptions& options,
-                   const RouteProgress& on_progress);
+                   const Router* start, const RouteProgress& on_progress);
 
 // The FFN of a layer of `model`.
 FfnWeights FfnOf(const Trainee& model, int64_t layer);

@@ -10,6 +10,7 @@
 #include <torch/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -39,6 +40,10 @@ struct TrainForward {
   torch::Tensor logits;         // classifiers: [sequences, classes]; language models: none
 };
 
+// What of an FFN's hidden values [tokens, d_ff] goes on, given its layer and input [tokens, d].
+using HiddenFilter = std::function<torch::Tensor(int64_t layer, const torch::Tensor& input,
+                                                 const torch::Tensor& hidden)>;
+
 class Trainee {
  public:
   virtual ~Trainee() = default;
@@ -54,14 +59,23 @@ class Trainee {
   virtual TrainForward Forward(const PackedBatch& batch,
                                std::optional<uint64_t> dropout_key) const = 0;
 
-  // Dense inputs of every FFN: [layers] tensors [tokens, d]. No gradient is recorded.
-  virtual std::vector<torch::Tensor> FfnInputs(const PackedBatch& batch) const = 0;
+  // Inputs of every FFN: [layers] tensors [tokens, d]. `filter` may be empty: the dense model's. No
+  // gradient is recorded.
+  virtual std::vector<torch::Tensor> FfnInputs(const PackedBatch& batch,
+                                               const HiddenFilter& filter) const = 0;
 
  protected:
   // `weights` by name, of the shapes that `layout` states. Every tensor is trained; those of more
   // than one dimension are decayed.
   Trainee(ModelLayout layout, WeightMap weights, const Sparsity& sparsity);
   void Freeze(const std::string& prefix);
+  // Of the layer whose input is the last of `inputs`.
+  static torch::Tensor Filtered(const HiddenFilter& filter,
+                                const std::vector<torch::Tensor>& inputs,
+                                const torch::Tensor& hidden) {
+    if (!filter) return hidden;
+    return filter(static_cast<int64_t>(inputs.size()) - 1, inputs.back(), hidden);
+  }
 
  private:
   ModelLayout layout_;

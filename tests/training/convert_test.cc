@@ -172,7 +172,8 @@ TEST_F(ConvertTest, WithoutTrainingTheWeightsStay) {
 
 TEST_F(ConvertTest, KeepsTheActivationAndTakesL1WhereAsked) {
   auto arguments = Arguments("run", "kept");
-  arguments.insert(arguments.end(), {"--activation", "keep", "--l1", "1e-3"});
+  arguments.insert(arguments.end(),
+                   {"--activation", "keep", "--l1", "1e-3", "--refine-epochs", "2"});
   const Outcome run = Convert(arguments);
   ASSERT_EQ(run.status, 0) << run.err;
   const auto package = Package::Open(Package("kept"));
@@ -180,6 +181,8 @@ TEST_F(ConvertTest, KeepsTheActivationAndTakesL1WhereAsked) {
   EXPECT_EQ(package->config["hidden_act"], "gelu");
   EXPECT_THAT(package->moe->provenance.at("command").get<std::string>(),
               HasSubstr("--l1 0.001 --max-tokens 32 --activation keep"));
+  const std::string reports = package->moe->provenance.dump();
+  EXPECT_THAT(reports, HasSubstr("explained_variance_when_gated"));
   const auto card = ReadTextFile(Package("kept") + "/README.md");
   ASSERT_TRUE(card.ok()) << card.status();
   EXPECT_THAT(*card, HasSubstr("| L1 |"));

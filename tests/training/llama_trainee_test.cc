@@ -156,7 +156,7 @@ TEST(LlamaTraineeTest, SplitsGatedFfns) {
   for (size_t t = 0; t < want.size(); ++t) EXPECT_NEAR(got[t], want[t], 1e-4);
 
   const FfnWeights ffn = FfnOf(split, 1);
-  const torch::Tensor z = split.FfnInputs(batch)[1];
+  const torch::Tensor z = split.FfnInputs(batch, {})[1];
   const torch::Tensor norms = ExpertNorms(ffn, 8, z);
   ASSERT_EQ(norms.sizes(), (std::vector<int64_t>{batch.tokens(), 8}));
   for (const int64_t n : {0, 5}) {
