@@ -118,7 +118,8 @@ absl::StatusOr<nlohmann::json> TrainStage(const PretrainOptions& options, const 
             Callbacks(progress, options)));
   progress.Finish();
   nlohmann::json epochs = nlohmann::json::array();
-  for (const EpochReport& report : reports) epochs.push_back(ToJson(report, check.metric));
+  for (const EpochReport& report : reports)
+    epochs.push_back(ToJson(report, check.metric, PenaltyName(options.train.penalty)));
   const uint32_t workers = options.train.workers;
   const nlohmann::json report = {{"epochs", epochs},
                                  {"best_epoch", BestEpoch(reports, true) + 1},

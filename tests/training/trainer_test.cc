@@ -104,7 +104,7 @@ TEST_F(TrainerTest, AnInterruptedRunEndsWithTheSameBits) {
   EXPECT_TRUE(Same(whole, resumed));
   ASSERT_EQ(again->size(), reports->size());
   for (size_t i = 0; i < reports->size(); ++i) {
-    EXPECT_EQ(ToJson((*again)[i], "accuracy"), ToJson((*reports)[i], "accuracy"));
+    EXPECT_EQ(ToJson((*again)[i], "accuracy", "hoyer"), ToJson((*reports)[i], "accuracy", "hoyer"));
   }
 }
 
