@@ -180,7 +180,7 @@ TEST_F(ConvertTest, KeepsTheActivationAndTakesL1WhereAsked) {
   ASSERT_TRUE(package.ok()) << package.status();
   EXPECT_EQ(package->config["hidden_act"], "gelu");
   EXPECT_THAT(package->moe->provenance.at("command").get<std::string>(),
-              HasSubstr("--l1 0.001 --max-tokens 32 --activation keep"));
+              HasSubstr("--l1 0.001 --max-tokens 128 --activation keep"));
   const std::string reports = package->moe->provenance.dump();
   EXPECT_THAT(reports, HasSubstr("explained_variance_when_gated"));
   const auto card = ReadTextFile(Package("kept") + "/README.md");
